@@ -97,6 +97,7 @@ fn first_model(seed: u64, tokenizer: Tokenizer) -> Model {
         provenance: BTreeMap::new(),
         file_bytes: 0,
         warnings: vec![],
+        carried: Default::default(),
     }
 }
 

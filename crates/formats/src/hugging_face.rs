@@ -38,7 +38,7 @@ pub fn load(folder: Folder) -> Result<Model> {
     let small = read_small_files(folder)?;
     let mut shards = Shards::open(folder)?;
     let placed = place_tensors(&folder.label(), &small.architecture, &shards)?;
-    let warnings = [shards.warnings.clone(), placed.warnings.clone()].concat();
+    let warnings = [small.warnings, shards.warnings.clone(), placed.warnings.clone()].concat();
     let file_bytes = small.bytes + shards.length();
     let tensors = read_tensors(&folder.label(), placed, &mut shards.files)?;
     let (low_rank, provenance) = (BTreeMap::new(), BTreeMap::new());
@@ -54,6 +54,7 @@ pub fn load(folder: Folder) -> Result<Model> {
         provenance,
         file_bytes,
         warnings,
+        carried: BTreeMap::new(),
     })
 }
 
@@ -62,7 +63,7 @@ fn check(folder: Folder) -> Result<Vec<String>> {
     let small = read_small_files(folder)?;
     let shards = Shards::open(folder)?;
     let placed = place_tensors(&folder.label(), &small.architecture, &shards)?;
-    Ok([shards.warnings, placed.warnings].concat())
+    Ok([small.warnings, shards.warnings, placed.warnings].concat())
 }
 
 /// Describes the model of a folder, whether [`load`] can read it or not; no weight is read.
@@ -144,6 +145,7 @@ struct SmallFiles {
     chat_template: Option<String>,
     /// Bytes of the files.
     bytes: u64,
+    warnings: Vec<String>,
 }
 
 fn read_small_files(folder: Folder) -> Result<SmallFiles> {
@@ -153,29 +155,27 @@ fn read_small_files(folder: Folder) -> Result<SmallFiles> {
         file_bytes += found.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
         Ok(found)
     };
-    let (config_file, config_bytes) = read("config.json", config::MAX_CONFIG_BYTES as u64)?
+    let config = read("config.json", config::MAX_CONFIG_BYTES as u64)?
         .ok_or_else(|| shards::explain_absent(folder, "config.json"))?;
-    shards::refuse_quantization_config(&config_file, &config_bytes)?;
-    let architecture = config::parse(&config_file, &config_bytes)?;
-    let tokenizer = read("tokenizer.json", MAX_TOKENIZER_BYTES)?;
+    let (config_file, config_bytes) = &config;
+    shards::refuse_quantization_config(config_file, config_bytes)?;
+    let architecture = config::parse(config_file, config_bytes)?;
     let tokenizer_config = read("tokenizer_config.json", MAX_SIDE_BYTES)?;
     let generation = read("generation_config.json", MAX_SIDE_BYTES)?;
     let template = read("chat_template.jinja", MAX_TEMPLATE_BYTES)?;
-    let tokenizer = match &tokenizer {
-        None => None,
-        Some((file, bytes)) => {
-            let tokenizer = Tokenizer::from_json(
-                file,
-                bytes,
-                tokenizer_config.as_ref().map(|(_, b)| b.as_slice()),
-            )?;
-            Some(with_end_token(
-                tokenizer,
-                &architecture,
-                file,
-                generation.as_ref(),
-                &(config_file, config_bytes),
-            )?)
+    let side = tokenizer_config.as_ref().map(|(_, bytes)| bytes.as_slice());
+    let mut warnings = vec![];
+    let tokenizer = match read_tokenizer(&mut read, side)? {
+        None => {
+            warnings.push("the folder has no tokenizer, and what is made of it has none".into());
+            None
+        }
+        Some((file, tokenizer)) => {
+            check_vocabulary(&tokenizer, &architecture, &file)?;
+            let sources = generation.iter().chain([&config]);
+            let tokenizer = with_end_tokens(tokenizer, sources)?;
+            warnings.extend(tokenizer.warnings.iter().cloned());
+            Some(tokenizer)
         }
     };
     let chat_template = match template {
@@ -190,7 +190,41 @@ fn read_small_files(folder: Folder) -> Result<SmallFiles> {
             .transpose()?
             .flatten(),
     };
-    Ok(SmallFiles { architecture, tokenizer, chat_template, bytes: file_bytes })
+    Ok(SmallFiles { architecture, tokenizer, chat_template, bytes: file_bytes, warnings })
+}
+
+/// A file's name for errors, and its contents.
+type NamedBytes = (String, Vec<u8>);
+
+/// The tokenizer from whichever files of one the folder has, with the name of the first.
+fn read_tokenizer(
+    read: &mut dyn FnMut(&str, u64) -> Result<Option<NamedBytes>>,
+    config: Option<&[u8]>,
+) -> Result<Option<(String, Tokenizer)>> {
+    if let Some((file, bytes)) = read("tokenizer.json", MAX_TOKENIZER_BYTES)? {
+        let tokenizer = Tokenizer::from_json(&file, &bytes, config)?;
+        return Ok(Some((file, tokenizer)));
+    }
+    let added = read("added_tokens.json", MAX_SIDE_BYTES)?.map(|(_, bytes)| bytes);
+    if let Some((file, bytes)) = read("tokenizer.model", MAX_TOKENIZER_BYTES)? {
+        let tokenizer = Tokenizer::from_sentence_piece(&file, &bytes, config, added.as_deref())?;
+        return Ok(Some((file, tokenizer)));
+    }
+    let vocab = read("vocab.json", MAX_TOKENIZER_BYTES)?;
+    let merges = read("merges.txt", MAX_TOKENIZER_BYTES)?;
+    match (vocab, merges) {
+        (None, None) => Ok(None),
+        (Some((file, vocab)), Some((_, merges))) => {
+            let tokenizer =
+                Tokenizer::from_merges(&file, &vocab, &merges, config, added.as_deref())?;
+            Ok(Some((file, tokenizer)))
+        }
+        (Some((file, _)), None) | (None, Some((file, _))) => Err(Error::Unsupported {
+            file,
+            name: "half a tokenizer".into(),
+            reason: "vocab.json and merges.txt belong together; or have a tokenizer.json".into(),
+        }),
+    }
 }
 
 /// Where every tensor of the architecture is stored, all of them checked.
@@ -353,42 +387,40 @@ pub(crate) fn check_vocabulary(
     Ok(())
 }
 
-/// The tokenizer with an end token: its own, else generation_config.json's, else config.json's
-/// (there a number or a list, of which the first counts).
-fn with_end_token(
-    tokenizer: Tokenizer,
-    architecture: &Architecture,
-    file: &str,
-    generation: Option<&(String, Vec<u8>)>,
-    config: &(String, Vec<u8>),
+/// The tokenizer with all end tokens of generation_config.json and config.json (there a number or a
+/// list). If it names none itself, the first of them is the one that ends a text.
+fn with_end_tokens<'f>(
+    mut tokenizer: Tokenizer,
+    sources: impl Iterator<Item = &'f (String, Vec<u8>)>,
 ) -> Result<Tokenizer> {
-    check_vocabulary(&tokenizer, architecture, file)?;
-    let tokens = tokenizer.vocabulary.tokens.len();
-    if tokenizer.vocabulary.eos.is_some() {
-        return Ok(tokenizer);
-    }
-    for (file, bytes) in generation.into_iter().chain([config]) {
+    let mut vocabulary = (*tokenizer.vocabulary).clone();
+    let mut warnings = std::mem::take(&mut tokenizer.warnings);
+    for (file, bytes) in sources {
         let value = json::typed::<EndToken>(file, bytes, 0)?.eos_token_id;
-        let first = if let Value::Array(list) = &value {
-            list.first().unwrap_or(&Value::Null)
-        } else {
-            &value
-        };
-        if first.is_null() {
-            continue;
+        let ids = if let Value::Array(list) = &value { list } else { std::slice::from_ref(&value) };
+        for number in ids.iter().filter(|number| !number.is_null()) {
+            let tokens = vocabulary.tokens.len() as u64;
+            let Some(id) = number.as_u64().filter(|&id| id < tokens) else {
+                let reason = format!("eos_token_id {number} is no token");
+                if vocabulary.eos.is_some() {
+                    warnings.push(format!("{file}: {reason}; left out"));
+                    continue;
+                }
+                let offset = json::key_offset(bytes, "eos_token_id");
+                return Err(Error::Format { file: file.clone(), offset, reason });
+            };
+            let id = id as u32;
+            if vocabulary.eos.is_none() {
+                vocabulary.eos = Some(id);
+            } else if vocabulary.eos != Some(id) && !vocabulary.ends.contains(&id) {
+                vocabulary.ends.push(id);
+            }
         }
-        let id = first.as_u64().filter(|&id| id < tokens as u64);
-        let wrong = || Error::Format {
-            file: file.clone(),
-            offset: json::key_offset(bytes, "eos_token_id"),
-            reason: format!("eos_token_id {first} is no token"),
-        };
-        let vocabulary = crate::tokenizer::Vocabulary {
-            eos: Some(id.ok_or_else(wrong)? as u32),
-            ..(*tokenizer.vocabulary).clone()
-        };
-        return Tokenizer::new(vocabulary);
     }
+    if vocabulary != *tokenizer.vocabulary {
+        tokenizer = Tokenizer::new(vocabulary)?;
+    }
+    tokenizer.warnings = warnings;
     Ok(tokenizer)
 }
 
@@ -527,8 +559,12 @@ fn folder_files(model: &Model) -> Result<Vec<(&'static str, Vec<u8>)>> {
     if let Some(tokenizer) = &model.tokenizer {
         let v = &tokenizer.vocabulary;
         let ids = [("bos_token_id", v.bos), ("eos_token_id", v.eos), ("pad_token_id", v.padding)];
-        let ids: BTreeMap<&str, Value> =
+        let mut ids: BTreeMap<&str, Value> =
             ids.into_iter().filter_map(|(name, id)| Some((name, id?.into()))).collect();
+        if !v.ends.is_empty() {
+            let ends: Vec<u32> = v.eos.into_iter().chain(v.ends.iter().copied()).collect();
+            ids.insert("eos_token_id", ends.into());
+        }
         config.extend(ids.clone());
         files.push(("tokenizer.json", tokenizer.to_json().into_bytes()));
         files.push(("tokenizer_config.json", tokenizer.to_config_json(None).into_bytes()));

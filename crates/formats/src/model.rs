@@ -2,6 +2,7 @@
 
 use crate::architecture::Architecture;
 use crate::blocks;
+use crate::gguf::Carried;
 use crate::linear_parts::LinearParts;
 use crate::low_rank::LowRank;
 use crate::quantization::Quantization;
@@ -142,6 +143,9 @@ pub struct Model {
     pub file_bytes: u64,
     /// What was set right or left out while reading, for people.
     pub warnings: Vec<String>,
+    /// Metadata of a GGUF file that nothing here interprets (author, licence, tags, roles of tokens
+    /// that only other programs use), by key; written into every GGUF made of the model.
+    pub carried: BTreeMap<String, Carried>,
 }
 
 impl Model {
@@ -164,6 +168,7 @@ impl Model {
             provenance: BTreeMap::new(),
             file_bytes: 0,
             warnings: vec![],
+            carried: self.carried.clone(),
         }
     }
 }

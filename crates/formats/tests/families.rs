@@ -71,6 +71,7 @@ fn model(architecture: Architecture) -> Model {
         provenance: BTreeMap::new(),
         file_bytes: 0,
         warnings: vec![],
+        carried: Default::default(),
     }
 }
 

@@ -118,7 +118,7 @@ const VOCABULARIES: &[Change] = &[
     (
         "a merge of a special token",
         |v| v.merges[3] = "<|endoftext|> a".into(),
-        "merge 3 needs the token \"<|endoftext|>\"",
+        "merge 3 needs the token \"<|endoftext|>a\"",
     ),
     ("the same merge twice", |v| v.merges[4] = v.merges[3].clone(), "merge 4 appears twice"),
     ("bos outside", |v| v.bos = Some(280), "bos token is 280"),
@@ -160,7 +160,7 @@ fn vocabularies_with_a_fault() {
         change(&mut vocabulary);
         expect(name, Tokenizer::new(vocabulary), "ERR_TOKENIZER", says);
     }
-    for pre in ["tekken", "", "SMOLLM", "llama-bpe\0", &"x".repeat(1 << 20)] {
+    for pre in ["bert", "", "SMOLLM", "llama-bpe\0", &"x".repeat(1 << 20)] {
         let error = Tokenizer::new(Vocabulary { pre: pre.into(), ..VOCABULARY.clone() })
             .expect_err("refused")
             .to_string();
@@ -193,9 +193,9 @@ fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str
         (
             "model of another type",
             "/model/type",
-            json!("Unigram"),
+            json!("WordPiece"),
             "ERR_UNSUPPORTED",
-            "model type Unigram",
+            "model type WordPiece",
         ),
         ("model with dropout", "/model/dropout", json!(0.1), "ERR_UNSUPPORTED", "model.dropout"),
         (
@@ -219,20 +219,13 @@ fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str
             "ERR_UNSUPPORTED",
             "model.byte_fallback",
         ),
-        (
-            "whole words where merges are meant",
-            "/model/ignore_merges",
-            json!(true),
-            "ERR_UNSUPPORTED",
-            "model.ignore_merges true",
-        ),
         ("vocabulary as a number", "/model/vocab", json!(7), "ERR_FORMAT", "token ids"),
         (
             "vocabulary as a list",
             "/model/vocab",
             json!([["a", 0.0]]),
             "ERR_TOKENIZER",
-            "merge 0 needs",
+            "id 0 belongs to",
         ),
         ("a negative id", "/model/vocab/!", json!(-1), "ERR_FORMAT", "invalid value"),
         ("an id that is no integer", "/model/vocab/!", json!(1.5), "ERR_FORMAT", "invalid type"),
@@ -317,13 +310,6 @@ fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str
             "token id 4294967295",
         ),
         (
-            "an added token that takes space",
-            "/added_tokens/0/lstrip",
-            json!(true),
-            "ERR_UNSUPPORTED",
-            "added token \"<|endoftext|>\"",
-        ),
-        (
             "an added token that is a word",
             "/added_tokens/0/single_word",
             json!(true),
@@ -331,13 +317,6 @@ fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str
             "added token",
         ),
         ("a normalizer", "/normalizer", step("NFKC"), "ERR_UNSUPPORTED", "normalizer NFKC"),
-        (
-            "NFC where it is not known",
-            "/normalizer",
-            step("NFC"),
-            "ERR_UNSUPPORTED",
-            "normalizer NFC",
-        ),
         (
             "no pre-tokenizer",
             "/pre_tokenizer",
@@ -350,7 +329,7 @@ fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str
             "/pre_tokenizer",
             step("Metaspace"),
             "ERR_UNSUPPORTED",
-            "pre_tokenizer Metaspace",
+            "decoder ByteLevel",
         ),
         (
             "a prefix space",
@@ -364,7 +343,7 @@ fn files() -> Vec<(&'static str, &'static str, Value, &'static str, &'static str
             "/pre_tokenizer/pretokenizers/0/individual_digits",
             json!(false),
             "ERR_UNSUPPORTED",
-            "digits",
+            "pre_tokenizer with",
         ),
         (
             "an unknown pattern",
@@ -603,6 +582,7 @@ proptest! {
             padding: roles[3],
             add_bos: flags[0],
             add_eos: flags[1],
+            ..Vocabulary::default()
         };
         let Ok(tokenizer) = Tokenizer::new(vocabulary) else { return Ok(()) };
         for special in [false, true] {

@@ -155,6 +155,7 @@ fn main() {
             heads: 9,
             kv_heads: 3,
             head_dim: 64,
+            scores: attention::Scores::PLAIN,
         };
         let (q, k, v, dy) = (
             numbers(4 * 512 * 576, 1),
@@ -165,7 +166,7 @@ fn main() {
         let (mut y, mut sums) = (q.clone(), vec![0.0; 4 * 512 * 9]);
         let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
         let forward =
-            time(&mut || attention::attention(&pool, shape, &q, &k, &v, &mut y, &mut sums));
+            time(&mut || attention::attention(&pool, shape, &q, &k, &v, None, &mut y, &mut sums));
         let backward = time(&mut || {
             attention::attention_backward(
                 &pool, shape, &q, &k, &v, &y, &sums, &dy, &mut dq, &mut dk, &mut dv,

@@ -6,7 +6,7 @@ use crate::ops::gemm::Product;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
-/// A float. Its functions give the same bits on every CPU: `exp` and `ln` are those of
+/// A float. Its functions give the same bits on every CPU: `exp`, `ln` and `tanh` are those of
 /// [`crate::math`], the others are exact or correctly rounded in IEEE arithmetic.
 pub trait Real:
     Product
@@ -48,6 +48,8 @@ pub trait Real:
     fn exp(self) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
+    /// Hyperbolic tangent.
+    fn tanh(self) -> Self;
     /// Whether it is neither NaN nor infinite.
     fn is_finite(self) -> bool;
     /// The larger of two numbers; `other` if one of them is NaN.
@@ -63,7 +65,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($type:ty, $exp:path, $ln:path) => {
+    ($type:ty, $exp:path, $ln:path, $tanh:path) => {
         impl Real for $type {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -104,6 +106,10 @@ macro_rules! real {
                 $ln(self)
             }
             #[inline(always)]
+            fn tanh(self) -> Self {
+                $tanh(self)
+            }
+            #[inline(always)]
             fn is_finite(self) -> bool {
                 <$type>::is_finite(self)
             }
@@ -111,5 +117,5 @@ macro_rules! real {
     };
 }
 
-real!(f32, math::exp_f32, math::ln_f32);
-real!(f64, math::exp_f64, math::ln_f64);
+real!(f32, math::exp_f32, math::ln_f32, math::tanh_f32);
+real!(f64, math::exp_f64, math::ln_f64, math::tanh_f64);

@@ -2,7 +2,7 @@
 //! block put together from them.
 
 use halfstep_golden::{Golden, assert_close, load};
-use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
+use halfstep_kernels::ops::attention::{AttentionShape, Scores, attention, attention_backward};
 use halfstep_kernels::ops::gemm::{
     Dense, Precision, linear, linear_backward_input, linear_backward_weight,
 };
@@ -120,9 +120,10 @@ fn replay_attention<T: Real>(case: &Case) {
         heads: case.size("H"),
         kv_heads: case.size("K"),
         head_dim: case.size("D"),
+        scores: Scores::PLAIN,
     };
     let (mut y, mut sums) = (zeros(q.len()), zeros(q.len() / shape.head_dim));
-    attention(case.pool, shape, &q, &k, &v, &mut y, &mut sums);
+    attention(case.pool, shape, &q, &k, &v, None, &mut y, &mut sums);
     let (mut dq, mut dk, mut dv) = (zeros(q.len()), zeros(k.len()), zeros(k.len()));
     attention_backward(case.pool, shape, &q, &k, &v, &y, &sums, &dy, &mut dq, &mut dk, &mut dv);
     for (name, got) in [("y", &y), ("dq", &dq), ("dk", &dk), ("dv", &dv)] {
@@ -187,7 +188,15 @@ fn replay_block<T: Real>(case: &Case) {
     let (x, dy) = (case.get::<T>("x"), case.get::<T>("dy"));
     let m = batch * t;
     let d = x.len() / m / h;
-    let shape = AttentionShape { batch, queries: t, keys: t, heads: h, kv_heads: kv, head_dim: d };
+    let shape = AttentionShape {
+        batch,
+        queries: t,
+        keys: t,
+        heads: h,
+        kv_heads: kv,
+        head_dim: d,
+        scores: Scores::PLAIN,
+    };
     let table = RopeTable::new(d, case.number("base"), None);
     let turn = |x: &[T], heads, inverse| {
         let mut y = zeros(x.len());
@@ -211,7 +220,7 @@ fn replay_block<T: Real>(case: &Case) {
         wv.forward(pool, &n),
     );
     let (mut a, mut sums) = (zeros(q.len()), zeros(m * h));
-    attention(pool, shape, &q, &k, &v, &mut a, &mut sums);
+    attention(pool, shape, &q, &k, &v, None, &mut a, &mut sums);
     let hidden = add(&x, &wo.forward(pool, &a));
     let mid = norm(&hidden, &norm2);
     let (gate, up) = (wgate.forward(pool, &mid), wup.forward(pool, &mid));

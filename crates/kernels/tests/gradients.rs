@@ -2,11 +2,15 @@
 //! the forwards that have a naive twin.
 
 use halfstep_kernels::Pool;
+use halfstep_kernels::ops::activation::{Activation, gated, gated_backward, plain, plain_backward};
 use halfstep_kernels::ops::attend::{Keys, attend};
-use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
+use halfstep_kernels::ops::attention::{
+    AttentionShape, Scores, attention, attention_backward, sinks_backward,
+};
 use halfstep_kernels::ops::gemm::{
     Dense, Precision, linear, linear_backward_input, linear_backward_weight,
 };
+use halfstep_kernels::ops::layer_norm::{affine_layer_norm, affine_layer_norm_backward};
 use halfstep_kernels::ops::loss::{IGNORE_INDEX, cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{Llama3Scaling, RopePairs, RopeTable, rope};
@@ -63,6 +67,62 @@ fn rms_norm_gradients_are_finite_differences() {
 }
 
 #[test]
+fn layer_norm_gradients_are_finite_differences() {
+    let (mut rng, pool) = (Rng::new(11, 0), Pool::new(2));
+    for (rows, heads, width) in [(2, 1, 3), (3, 4, 7), (70, 2, 33)] {
+        let n = rows * heads * width;
+        let [x, w, b, dy] = [n, heads * width, heads * width, n].map(|n| numbers(&mut rng, n));
+        let loss = |x: &[f64], w: &[f64]| {
+            let mut y = vec![0.0; x.len()];
+            affine_layer_norm(&pool, x, width, w, Some(&b), 0.1, &mut y);
+            dot(&y, &dy)
+        };
+        let (mut dx, mut dw) = (x.clone(), w.clone());
+        affine_layer_norm_backward(&pool, &x, width, &w, 0.1, &dy, &mut dx, &mut dw);
+        check("layer_norm dx", &mut rng, &x, &dx, |x| loss(x, &w));
+        check("layer_norm dweight", &mut rng, &w, &dw, |w| loss(&x, w));
+    }
+}
+
+#[test]
+fn activation_gradients_are_finite_differences() {
+    let (mut rng, pool) = (Rng::new(12, 0), Pool::new(2));
+    let clamped = Activation::Clamped { alpha: 1.7, limit: 0.9 };
+    let cap = Activation::SoftCap { cap: 1.3 };
+    for activation in [
+        Activation::Silu,
+        Activation::GeluTanh,
+        Activation::SquaredRelu,
+        Activation::Sigmoid,
+        cap,
+        clamped,
+    ] {
+        // Away from where a derivative jumps, which no difference straddles.
+        let away = |x: f64| if (x.abs() - 0.9).abs() < 0.05 || x.abs() < 0.05 { 0.4 } else { x };
+        let few = |rng: &mut Rng| numbers(rng, 101).into_iter().map(away).collect::<Vec<f64>>();
+        let (gate, up, dy) = (few(&mut rng), few(&mut rng), numbers(&mut rng, 101));
+        let loss = |gate: &[f64], up: &[f64]| {
+            let mut y = vec![0.0; gate.len()];
+            gated(&pool, activation, gate, up, &mut y);
+            dot(&y, &dy)
+        };
+        let (mut dgate, mut dup) = (gate.clone(), up.clone());
+        gated_backward(&pool, activation, &gate, &up, &dy, &mut dgate, &mut dup);
+        check("gated dgate", &mut rng, &gate, &dgate, |g| loss(g, &up));
+        check("gated dup", &mut rng, &up, &dup, |u| loss(&gate, u));
+        if activation != clamped {
+            let mut dx = gate.clone();
+            plain_backward(&pool, activation, &gate, &dy, &mut dx);
+            check("plain dx", &mut rng, &gate, &dx, |x| {
+                let mut y = vec![0.0; x.len()];
+                plain(&pool, activation, x, &mut y);
+                dot(&y, &dy)
+            });
+        }
+    }
+}
+
+#[test]
 fn swiglu_gradients_are_finite_differences() {
     let (mut rng, pool) = (Rng::new(2, 0), Pool::new(2));
     let [gate, up, dy] = [0; 3].map(|_| numbers(&mut rng, 101));
@@ -77,15 +137,44 @@ fn swiglu_gradients_are_finite_differences() {
     check("swiglu dup", &mut rng, &up, &dup, |u| loss(&gate, u));
 }
 
+const fn shape(
+    batch: usize,
+    [queries, keys]: [usize; 2],
+    [heads, kv_heads]: [usize; 2],
+    head_dim: usize,
+) -> AttentionShape {
+    AttentionShape { batch, queries, keys, heads, kv_heads, head_dim, scores: Scores::PLAIN }
+}
+
 const SHAPES: [AttentionShape; 4] = [
-    AttentionShape { batch: 2, queries: 5, keys: 5, heads: 4, kv_heads: 2, head_dim: 6 },
-    AttentionShape { batch: 1, queries: 1, keys: 9, heads: 3, kv_heads: 1, head_dim: 4 },
+    shape(2, [5, 5], [4, 2], 6),
+    shape(1, [1, 9], [3, 1], 4),
     // More than one block of query rows, and older keys before them.
-    AttentionShape { batch: 2, queries: 141, keys: 150, heads: 3, kv_heads: 3, head_dim: 16 },
-    AttentionShape { batch: 1, queries: 130, keys: 130, heads: 6, kv_heads: 2, head_dim: 20 },
+    shape(2, [141, 150], [3, 3], 16),
+    shape(1, [130, 130], [6, 2], 20),
 ];
 
-fn naive_attention(s: AttentionShape, q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
+/// Every variation of the scores with and without sinks, and all of them together.
+fn every_variation() -> impl Iterator<Item = (AttentionShape, (Scores, bool))> {
+    let plain = Scores::PLAIN;
+    let variations = [
+        (Scores { scale: Some(0.3), ..plain }, false),
+        (Scores { softcap: Some(0.7), ..plain }, false),
+        (Scores { window: Some(1), ..plain }, false),
+        (Scores { window: Some(70), ..plain }, false),
+        (plain, true),
+        (Scores { scale: Some(0.8), softcap: Some(1.5), window: Some(3) }, true),
+    ];
+    SHAPES.into_iter().flat_map(move |shape| variations.map(|variation| (shape, variation)))
+}
+
+fn naive_attention(
+    s: AttentionShape,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    sinks: Option<&[f64]>,
+) -> (Vec<f64>, Vec<f64>) {
     let (mut y, mut sums) = (vec![0.0; q.len()], vec![0.0; q.len() / s.head_dim]);
     for row in 0..s.batch * s.queries * s.heads {
         let (b, t, h) = (row / s.heads / s.queries, row / s.heads % s.queries, row % s.heads);
@@ -93,10 +182,15 @@ fn naive_attention(s: AttentionShape, q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f
         let key =
             |n: usize| ((b * s.keys + n) * s.kv_heads + h / (s.heads / s.kv_heads)) * s.head_dim;
         let q = &q[row * s.head_dim..][..s.head_dim];
-        let weights: Vec<f64> = (0..seen)
-            .map(|n| (dot(q, &k[key(n)..][..s.head_dim]) / (s.head_dim as f64).sqrt()).exp())
-            .collect();
-        let total: f64 = weights.iter().sum();
+        let score = |n: usize| {
+            let scale = s.scores.scale.unwrap_or(1.0 / (s.head_dim as f64).sqrt());
+            let score = dot(q, &k[key(n)..][..s.head_dim]) * scale;
+            s.scores.softcap.map_or(score, |c| c * (score / c).tanh())
+        };
+        let is_seen = |n: usize| s.scores.window.is_none_or(|window| n + window >= seen);
+        let weights: Vec<f64> =
+            (0..seen).map(|n| if is_seen(n) { score(n).exp() } else { 0.0 }).collect();
+        let total = weights.iter().sum::<f64>() + sinks.map_or(0.0, |sinks| sinks[h].exp());
         for d in 0..s.head_dim {
             y[row * s.head_dim + d] =
                 (0..seen).map(|n| weights[n] * v[key(n) + d]).sum::<f64>() / total;
@@ -124,8 +218,8 @@ fn attention_equals_its_naive_twin() {
             numbers(&mut rng, keys),
         );
         let (mut y, mut sums) = (vec![9.0; q.len()], vec![9.0; q.len() / s.head_dim]);
-        attention(&pool, s, &q, &k, &v, &mut y, &mut sums);
-        let (want_y, want_sums) = naive_attention(s, &q, &k, &v);
+        attention(&pool, s, &q, &k, &v, None, &mut y, &mut sums);
+        let (want_y, want_sums) = naive_attention(s, &q, &k, &v, None);
         close("attention", &y, &want_y, 1e-12);
         close("log_sum_exp", &sums, &want_sums, 1e-12);
         // The inference row, in f32, sees the same.
@@ -153,28 +247,51 @@ fn attention_equals_its_naive_twin() {
 }
 
 #[test]
+fn scales_caps_windows_and_sinks_equal_the_naive_twin() {
+    let (mut rng, pool) = (Rng::new(13, 0), Pool::new(2));
+    for (shape, (scores, has_sinks)) in every_variation() {
+        let s = AttentionShape { scores, ..shape };
+        let [q, k, v, sinks] = attention_inputs(&mut rng, s);
+        let sinks = has_sinks.then_some(&sinks[..]);
+        let (mut y, mut sums) = (vec![9.0; q.len()], vec![9.0; q.len() / s.head_dim]);
+        attention(&pool, s, &q, &k, &v, sinks, &mut y, &mut sums);
+        let (want_y, want_sums) = naive_attention(s, &q, &k, &v, sinks);
+        close("attention", &y, &want_y, 1e-12);
+        close("log_sum_exp", &sums, &want_sums, 1e-12);
+    }
+}
+
+#[test]
 fn attention_gradients_are_finite_differences() {
     let (mut rng, pool) = (Rng::new(4, 0), Pool::new(2));
-    for s in SHAPES {
-        let keys = s.batch * s.keys * s.kv_heads * s.head_dim;
-        let (q, k, v) = (
-            numbers(&mut rng, s.batch * s.queries * s.heads * s.head_dim),
-            numbers(&mut rng, keys),
-            numbers(&mut rng, keys),
-        );
+    let plain = SHAPES.into_iter().map(|shape| (shape, (Scores::PLAIN, false)));
+    for (shape, (scores, has_sinks)) in plain.chain(every_variation()) {
+        let s = AttentionShape { scores, ..shape };
+        let [q, k, v, z] = attention_inputs(&mut rng, s);
         let dy = numbers(&mut rng, q.len());
-        let forward = |q: &[f64], k: &[f64], v: &[f64]| {
+        let forward = |q: &[f64], k: &[f64], v: &[f64], z: &[f64]| {
             let (mut y, mut sums) = (vec![0.0; q.len()], vec![0.0; q.len() / s.head_dim]);
-            attention(&pool, s, q, k, v, &mut y, &mut sums);
+            attention(&pool, s, q, k, v, has_sinks.then_some(z), &mut y, &mut sums);
             (y, sums)
         };
-        let (y, sums) = forward(&q, &k, &v);
+        let (y, sums) = forward(&q, &k, &v, &z);
         let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
         attention_backward(&pool, s, &q, &k, &v, &y, &sums, &dy, &mut dq, &mut dk, &mut dv);
-        check("attention dq", &mut rng, &q, &dq, |q| dot(&forward(q, &k, &v).0, &dy));
-        check("attention dk", &mut rng, &k, &dk, |k| dot(&forward(&q, k, &v).0, &dy));
-        check("attention dv", &mut rng, &v, &dv, |v| dot(&forward(&q, &k, v).0, &dy));
+        check("attention dq", &mut rng, &q, &dq, |q| dot(&forward(q, &k, &v, &z).0, &dy));
+        check("attention dk", &mut rng, &k, &dk, |k| dot(&forward(&q, k, &v, &z).0, &dy));
+        check("attention dv", &mut rng, &v, &dv, |v| dot(&forward(&q, &k, v, &z).0, &dy));
+        if has_sinks {
+            let dz = sinks_backward(s, &z, &y, &sums, &dy);
+            check("attention dsinks", &mut rng, &z, &dz, |z| dot(&forward(&q, &k, &v, z).0, &dy));
+        }
     }
+}
+
+/// q, k, v and sinks of random numbers.
+fn attention_inputs(rng: &mut Rng, s: AttentionShape) -> [Vec<f64>; 4] {
+    let keys = s.batch * s.keys * s.kv_heads * s.head_dim;
+    let queries = s.batch * s.queries * s.heads * s.head_dim;
+    [queries, keys, keys, s.heads].map(|n| numbers(rng, n))
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //! number of threads.
 
 use halfstep_kernels::dispatch::{Level, available, force};
+use halfstep_kernels::ops::activation::{self, Activation};
 use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
 use halfstep_kernels::ops::attend::{Keys, attend};
-use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
+use halfstep_kernels::ops::attention::{AttentionShape, Scores, attention, attention_backward};
 use halfstep_kernels::ops::gemm::{
     Dense, Precision, Prepared, linear, linear_backward_input, linear_backward_weight,
 };
+use halfstep_kernels::ops::layer_norm::affine_layer_norm;
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
@@ -56,6 +58,31 @@ fn swiglus<T: Real>(pool: &Pool) -> Vec<u64> {
     bits(&[&y, &dgate, &dup])
 }
 
+fn layer_norms<T: Real>(pool: &Pool) -> Vec<u64> {
+    let (x, w, b) =
+        (numbers::<T>(1, 77 * 3 * 83), numbers::<T>(2, 3 * 83), numbers::<T>(3, 3 * 83));
+    let (mut heads, mut rows) = (x.clone(), x.clone());
+    affine_layer_norm(pool, &x, 83, &w, None, 1e-5, &mut heads);
+    affine_layer_norm(pool, &x, 3 * 83, &w, Some(&b), 1e-5, &mut rows);
+    bits(&[&heads, &rows])
+}
+
+fn activations<T: Real>(pool: &Pool) -> Vec<u64> {
+    let [gate, up] = [1, 2].map(|s| numbers::<T>(s, 40_001));
+    let mut out = vec![];
+    let clamped = Activation::Clamped { alpha: 1.702, limit: 1.5 };
+    for kind in [Activation::Silu, Activation::GeluTanh, Activation::SquaredRelu, clamped] {
+        let mut y = gate.clone();
+        activation::gated(pool, kind, &gate, &up, &mut y);
+        out.extend(bits(&[&y]));
+        if kind != clamped {
+            activation::plain(pool, kind, &up, &mut y);
+            out.extend(bits(&[&y]));
+        }
+    }
+    out
+}
+
 fn losses<T: Real>(pool: &Pool) -> Vec<u64> {
     let (m, v) = (9, 2077);
     let (teacher, student) = (numbers::<T>(1, m * v), numbers::<T>(2, m * v));
@@ -97,15 +124,22 @@ fn optimizer<T: Real>(pool: &Pool) -> Vec<u64> {
 }
 
 fn attentions<T: Real>(pool: &Pool) -> Vec<u64> {
-    let shape =
-        AttentionShape { batch: 2, queries: 100, keys: 110, heads: 6, kv_heads: 2, head_dim: 24 };
+    let shape = AttentionShape {
+        batch: 2,
+        queries: 100,
+        keys: 110,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 24,
+        scores: Scores::PLAIN,
+    };
     let (q, k, v) = (
         numbers::<T>(1, 2 * 100 * 6 * 24),
         numbers::<T>(2, 2 * 110 * 2 * 24),
         numbers::<T>(3, 2 * 110 * 2 * 24),
     );
     let (mut y, mut sums) = (q.clone(), vec![T::ZERO; 2 * 100 * 6]);
-    attention(pool, shape, &q, &k, &v, &mut y, &mut sums);
+    attention(pool, shape, &q, &k, &v, None, &mut y, &mut sums);
     let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
     attention_backward(
         pool,
@@ -198,13 +232,17 @@ fn tables(pool: &Pool) -> Vec<u64> {
     out
 }
 
-const OPERATIONS: [Operation; 15] = [
+const OPERATIONS: [Operation; 19] = [
     ("rms_norm f32", norms::<f32>),
     ("rms_norm f64", norms::<f64>),
     ("rope f32", ropes::<f32>),
     ("rope f64", ropes::<f64>),
     ("swiglu f32", swiglus::<f32>),
     ("swiglu f64", swiglus::<f64>),
+    ("layer_norm f32", layer_norms::<f32>),
+    ("layer_norm f64", layer_norms::<f64>),
+    ("activation f32", activations::<f32>),
+    ("activation f64", activations::<f64>),
     ("loss f32", losses::<f32>),
     ("loss f64", losses::<f64>),
     ("adamw f32", optimizer::<f32>),

@@ -5,22 +5,42 @@
 //! What is read back equals `quant::activation::fake_quant` of what was put in, in every byte: that
 //! function is what training simulates.
 
-use crate::Network;
+use crate::network::PREFILL_ROWS;
+use crate::{Error, Network, Result};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::activation::{block, quantize};
 use halfstep_kernels::{ActivationSpec, Pool};
 
-/// Keys and values of all tokens that a network has read.
+/// Keys and values of the tokens that a network has read: of all of them, or in layers with a
+/// window, of those that later tokens see.
 pub struct Cache {
     pub(crate) layers: Vec<LayerCache>,
     len: usize,
+    /// Number of tokens that the sequence will have, if it was said.
+    told: Option<usize>,
+    /// Number of tokens for which the rotations were made, once there are tokens.
+    made_for: usize,
+    /// Rotations of a sequence of this length, by their index in the network; none where all have
+    /// those of the network.
+    rotations: Vec<Option<RopeTable>>,
 }
 
 impl Cache {
     /// Returns an empty cache. Its memory grows as needed, up to `max_positions` of the model.
+    ///
+    /// In models whose rotation is another one for long sequences, it is that of the tokens that
+    /// are read first: a prompt longer than the original context has the rotation of long
+    /// sequences; one that is shorter cannot grow beyond it. See [`Self::for_length`].
     pub fn new(network: &Network) -> Self {
-        Self { layers: network.empty_layers(), len: 0 }
+        let layers = network.empty_layers();
+        Self { layers, len: 0, told: None, made_for: 0, rotations: vec![] }
+    }
+
+    /// Returns an empty cache for a sequence that will have so many tokens.
+    pub fn for_length(network: &Network, tokens: usize) -> Self {
+        Self { told: Some(tokens), ..Self::new(network) }
     }
 
     /// Number of tokens in the cache.
@@ -33,12 +53,23 @@ impl Cache {
         self.len() == 0
     }
 
-    /// Forgets everything after the first `len` tokens.
-    pub fn truncate(&mut self, len: usize) {
-        if len < self.len {
-            self.len = len;
-            self.layers.iter_mut().for_each(|layer| layer.truncate(len));
+    /// Forgets everything after the first `len` tokens. Errors, and no change: a layer with a
+    /// window has forgotten what the next token would see.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        if len >= self.len {
+            return Ok(());
         }
+        let least = self.layers.iter().map(LayerCache::shortest).max().unwrap_or(0);
+        if len > 0 && len < least {
+            let reason = format!(
+                "{len} tokens cannot be gone back to, as layers with a window have forgotten what \
+                 the next one would see: truncate to {least} or more, or to 0"
+            );
+            return Err(Error::argument("len", reason));
+        }
+        self.len = len;
+        self.layers.iter_mut().for_each(|layer| layer.truncate(len));
+        Ok(())
     }
 
     /// Bytes of the keys and values held.
@@ -48,6 +79,33 @@ impl Cache {
             .flat_map(|layer| layer.keys.iter().chain(&layer.values))
             .map(Rows::bytes)
             .sum()
+    }
+
+    /// The length that decides the rotations if `tokens` more are read now.
+    pub(crate) fn made_for(&self, tokens: usize) -> usize {
+        if self.is_empty() { self.told.unwrap_or(tokens) } else { self.made_for }
+    }
+
+    /// Before the first of `tokens`: the rotations of this sequence where they are its own.
+    pub(crate) fn begin(
+        &mut self,
+        tokens: usize,
+        rotations: impl FnOnce(usize) -> Vec<Option<RopeTable>>,
+    ) {
+        if self.is_empty() {
+            self.made_for = self.made_for(tokens);
+            self.rotations = rotations(self.made_for);
+        }
+    }
+
+    /// A rotation of the network, where this sequence has its own.
+    pub(crate) fn rotation(&self, index: usize) -> Option<&RopeTable> {
+        self.rotations.get(index)?.as_ref()
+    }
+
+    /// Forgets what `rows` more tokens will not see, if it is much.
+    pub(crate) fn make_room(&mut self, rows: usize) {
+        self.layers.iter_mut().for_each(|layer| layer.make_room(rows));
     }
 
     /// Adds `rows` tokens to the length, once every layer holds them.
@@ -64,6 +122,10 @@ pub(crate) struct LayerCache {
     keys: Vec<Rows>,
     values: Vec<Rows>,
     head_dim: usize,
+    /// Rows that tokens see, their own included; None: all of them.
+    window: Option<usize>,
+    /// Rows that are forgotten, the first ones.
+    forgotten: usize,
 }
 
 /// Keys and values of a layer in f32: `[K, S, D]` each.
@@ -83,7 +145,48 @@ impl LayerCache {
     pub fn new(kv_heads: usize, head_dim: usize, keys: Kept, values: Kept) -> Self {
         let heads =
             |kept: Kept| (0..kv_heads).map(|_| Rows::new(kept.spec, head_dim, kept.step)).collect();
-        Self { keys: heads(keys), values: heads(values), head_dim }
+        let (keys, values) = (heads(keys), heads(values));
+        Self { keys, values, head_dim, window: None, forgotten: 0 }
+    }
+
+    /// Of a layer that has no keys and values of its own.
+    pub fn none() -> Self {
+        Self { keys: vec![], values: vec![], head_dim: 1, window: None, forgotten: 0 }
+    }
+
+    /// The same for tokens that see no more than so many rows.
+    pub fn of_window(self, window: Option<usize>) -> Self {
+        Self { window, ..self }
+    }
+
+    /// Number of rows that are not held any more.
+    pub fn forgotten(&self) -> usize {
+        self.forgotten
+    }
+
+    /// Forgets what no later token sees, if with `rows` more there would be [`PREFILL_ROWS`] rows
+    /// too many: seldom, as the others move.
+    fn make_room(&mut self, rows: usize) {
+        let Some(window) = self.window else { return };
+        let held = self.keys.first().map_or(0, Rows::elements) / self.head_dim;
+        let seen = window.saturating_sub(1);
+        if held > seen && held + rows > seen + PREFILL_ROWS {
+            let elements = (held - seen) * self.head_dim;
+            self.tables().for_each(|table| table.forget(elements));
+            self.forgotten += held - seen;
+        }
+    }
+
+    /// The least number of tokens that it can be truncated to.
+    fn shortest(&self) -> usize {
+        match self.window {
+            Some(window) if self.forgotten > 0 => self.forgotten + window.saturating_sub(1),
+            _ => 0,
+        }
+    }
+
+    fn tables(&mut self) -> impl Iterator<Item = &mut Rows> {
+        self.keys.iter_mut().chain(&mut self.values)
     }
 
     /// Appends rows of keys (after RoPE) and values, `[M, K, D]`.
@@ -135,8 +238,11 @@ impl LayerCache {
     }
 
     fn truncate(&mut self, len: usize) {
-        let elements = len * self.head_dim;
-        self.keys.iter_mut().chain(&mut self.values).for_each(|table| table.truncate(elements));
+        if len == 0 {
+            self.forgotten = 0;
+        }
+        let elements = (len - self.forgotten) * self.head_dim;
+        self.tables().for_each(|table| table.truncate(elements));
     }
 }
 
@@ -238,6 +344,20 @@ impl Rows {
         }
     }
 
+    /// Removes the first elements, whole rows.
+    fn forget(&mut self, elements: usize) {
+        match self {
+            Rows::F32(rows) => drop(rows.drain(..elements)),
+            Rows::F16(rows) => drop(rows.drain(..elements)),
+            Rows::Codes { width, block, codes, scales, .. } => {
+                drop(codes.drain(..elements));
+                if *block != 0 {
+                    drop(scales.drain(..elements / *width * width.div_ceil(*block)));
+                }
+            }
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Rows::F32(rows) => size_of_val(rows.as_slice()),
@@ -334,6 +454,35 @@ mod tests {
             straight.append(&pool, &first, &first);
             straight.append(&pool, &third, &third);
             assert_eq!(decoded(&cut), decoded(&straight), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_the_other_rows_as_they_are() {
+        let pool = Pool::new(1);
+        for kind in KINDS {
+            let step = kind.is_static().then_some(0.05);
+            let kept = Kept { spec: kind, step };
+            let mut windowed = LayerCache::new(2, 40, kept, kept).of_window(Some(5));
+            let mut whole = LayerCache::new(2, 40, kept, kept);
+            let mut all = 0;
+            for (i, count) in [3, 200, 60, 1, 1, 256, 255, 7].into_iter().enumerate() {
+                let new = rows(count, 80, i as u64);
+                windowed.make_room(count);
+                for layer in [&mut windowed, &mut whole] {
+                    layer.append(&pool, &new, &new);
+                }
+                all += count;
+                let [mut some, mut every] = [Decoded::new(), Decoded::new()];
+                windowed.decode(&pool, &mut some);
+                whole.decode(&pool, &mut every);
+                let held = windowed.head(1, &some).0;
+                assert_eq!(held, &whole.head(1, &every).0[windowed.forgotten() * 40..], "{kind:?}");
+                // What the first of the new rows sees, and no more than was promised.
+                let held = held.len() / 40;
+                assert!(held >= (count + 4).min(all) && held <= 4 + PREFILL_ROWS, "{held}");
+            }
+            assert!(windowed.forgotten() > 0);
         }
     }
 }

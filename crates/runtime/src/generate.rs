@@ -70,12 +70,14 @@ impl Generator {
                 format!("must have 1 to {positions} tokens, got {}", prompt.len()),
             ));
         }
+        // The last token is not read.
+        let length = prompt.len().saturating_add(config.max_tokens.saturating_sub(1));
         let unread = (config.max_tokens > 0).then(|| prompt.to_vec());
         Ok(Self {
             sampler,
             stop: config.stop.clone(),
             max_tokens: config.max_tokens,
-            cache: Cache::new(network),
+            cache: Cache::for_length(network, length.min(positions)),
             unread,
             tokens: vec![],
         })

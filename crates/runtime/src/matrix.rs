@@ -141,9 +141,9 @@ impl Matrix {
     }
 }
 
-/// A one-dimensional tensor as f32.
-pub(crate) fn vector(model: &Model, name: &str, width: usize, pool: &Pool) -> Result<Vec<f32>> {
-    Ok(find(model, name, &[width])?.to_f32(pool))
+/// A tensor as f32.
+pub(crate) fn vector(model: &Model, name: &str, shape: &[usize], pool: &Pool) -> Result<Vec<f32>> {
+    Ok(find(model, name, shape)?.to_f32(pool))
 }
 
 /// The tensor, if it is there and its shape, and the length of what it holds, are as expected.

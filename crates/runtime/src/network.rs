@@ -1,27 +1,37 @@
 //! The forward pass, read off the architecture.
 //!
-//! Per layer: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, queries
-//! and keys normalised before the rotation if the architecture has such norms, then `y = h + Wdown
-//! swiglu(Wgate m, Wup m)` with `m = norm(h)`; in the end the final norm and the head.
+//! Per layer: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, then `y =
+//! h + Wdown act(Wgate m, Wup m)` with `m = norm(h)`, each with what the fields of the layer say;
+//! in the end the final norm and the head.
 //! Every row's numbers depend on the rows before it through the cache alone, and no operation's
 //! order depends on the number of rows: prefill and decode give the same bytes.
 
+mod attention;
 mod build;
+mod check;
+mod experts;
+mod feed_forward;
+mod norm;
+mod per_layer_input;
+mod workspace;
 
-use crate::cache::{Decoded, Kept, LayerCache};
-use crate::matrix::{Projection, apply_all};
+use crate::cache::{Decoded, LayerCache};
+use crate::matrix::Projection;
 use crate::{Cache, Error, Result};
+use attention::Attention;
+use feed_forward::FeedForward;
 use halfstep_formats::Architecture;
-use halfstep_formats::architecture::Layer;
+use halfstep_formats::architecture::{Layer, Rope};
 use halfstep_kernels::Pool;
-use halfstep_kernels::ops::attend::{Keys, attend};
-use halfstep_kernels::ops::rms_norm::rms_norm;
-use halfstep_kernels::ops::rope::{RopeTable, turn, turns};
-use halfstep_kernels::ops::swiglu::swiglu;
+use halfstep_kernels::ops::rope::{RopeTable, turns};
+use halfstep_kernels::ops::softcap::softcap;
+use norm::{NormLayer, add_and_norm};
+use per_layer_input::{PerLayerGate, PerLayerInput};
 use std::sync::Arc;
+use workspace::{Run, Workspace};
 
 /// Number of rows that pass through the layers together: bounds the memory of a long prefill.
-const PREFILL_ROWS: usize = 256;
+pub(crate) const PREFILL_ROWS: usize = 256;
 /// Number of rows whose attention is computed together.
 const ATTEND_ROWS: usize = 16;
 
@@ -57,60 +67,33 @@ pub struct Network {
     architecture: Architecture,
     pool: Pool,
     embedding: Arc<Projection>,
+    per_layer_input: Option<PerLayerInput>,
     blocks: Vec<Block>,
-    final_norm: Vec<f32>,
+    final_norm: NormLayer,
     /// The embedding itself when tied.
     head: Arc<Projection>,
     /// The rotations of the layers, each once.
-    ropes: Vec<RopeTable>,
+    ropes: Vec<Rotation>,
 }
 
+/// A rotation of some layers.
+struct Rotation {
+    head_dim: usize,
+    rope: Rope,
+    /// Of sequences of any length, or where length changes the frequencies, of short ones.
+    table: RopeTable,
+}
+
+/// A layer. Norms are None where there is none.
 struct Block {
-    attn_norm: Vec<f32>,
-    /// Of each head, shared by all of them: `[head width]`.
-    query_norm: Option<Vec<f32>>,
-    key_norm: Option<Vec<f32>>,
-    ffn_norm: Vec<f32>,
-    q: Projection,
-    k: Projection,
-    v: Projection,
-    o: Projection,
-    gate: Projection,
-    up: Projection,
-    down: Projection,
-    /// Index of its rotation among those of the network.
-    rope: usize,
-    /// How the cache keeps what is new of this layer.
-    keys: Kept,
-    values: Kept,
-}
-
-/// A sequence whose last `rows` rows pass through the layers; `cache` will hold all of them.
-struct Run<'a> {
-    cache: &'a mut Cache,
-    rows: usize,
-}
-
-/// Rows on their way through a layer. Widths of the layer it was fitted to last: D model, Q = H *
-/// head width, C = K * head width, F intermediate.
-#[derive(Default)]
-struct Workspace {
-    rows: usize,
-    normed: Vec<f32>,    // [M, D]
-    branch: Vec<f32>,    // [M, D]
-    q: Vec<f32>,         // [M, Q]
-    q_turned: Vec<f32>,  // [M, Q]
-    attended: Vec<f32>,  // [M, Q]
-    k: Vec<f32>,         // [M, C]
-    k_turned: Vec<f32>,  // [M, C]
-    v: Vec<f32>,         // [M, C]
-    gate: Vec<f32>,      // [M, F]
-    up: Vec<f32>,        // [M, F]
-    activated: Vec<f32>, // [M, F]
-    /// `[M, 2, head width / 2]` of each of the network's ropes.
-    turns: Vec<Vec<f32>>,
-    /// Of each run.
-    decoded: Vec<Decoded>,
+    attn_norm: Option<NormLayer>,
+    attention: Attention,
+    post_attention: Option<NormLayer>,
+    ffn_norm: Option<NormLayer>,
+    feed_forward: FeedForward,
+    post_feed_forward: Option<NormLayer>,
+    per_layer: Option<PerLayerGate>,
+    output_scale: Option<f32>,
 }
 
 impl Network {
@@ -129,13 +112,14 @@ impl Network {
         let head = if self.architecture.tied_head { 0 } else { self.head.weight.bytes() };
         self.embedding.weight.bytes()
             + head
-            + size_of_val(self.final_norm.as_slice())
+            + self.final_norm.bytes()
+            + self.per_layer_input.as_ref().map_or(0, PerLayerInput::bytes)
             + self.blocks.iter().map(Block::bytes).sum::<usize>()
     }
 
     /// Appends `tokens` to the sequence in `cache` and returns logits `[rows, V]`. Errors, before
     /// anything is computed: no token, an id outside the vocabulary, a sequence longer than
-    /// `max_positions`.
+    /// `max_positions`, or longer than the rotation that its cache was begun with is for.
     pub fn forward(&self, tokens: &[u32], cache: &mut Cache, logits: Logits) -> Result<Vec<f32>> {
         self.forward_with(tokens, cache, logits, &mut |_, _| {})
     }
@@ -149,6 +133,7 @@ impl Network {
         observe: &mut Observer,
     ) -> Result<Vec<f32>> {
         self.check(tokens, cache)?;
+        self.begin(tokens.len(), cache);
         let (d, mut out) = (self.architecture.hidden_size, vec![]);
         let pieces = tokens.len().div_ceil(PREFILL_ROWS);
         for (i, piece) in tokens.chunks(PREFILL_ROWS).enumerate() {
@@ -169,6 +154,7 @@ impl Network {
     /// D]`. With [`Self::head`], logits of any rows without holding all of them.
     pub fn features(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
         self.check(tokens, cache)?;
+        self.begin(tokens.len(), cache);
         let mut out = Vec::with_capacity(tokens.len() * self.architecture.hidden_size);
         for piece in tokens.chunks(PREFILL_ROWS) {
             let x = self.blocks(piece, &mut [Run { cache, rows: piece.len() }], &mut |_, _| {});
@@ -179,22 +165,25 @@ impl Network {
 
     /// Logits `[rows, V]` of rows of [`Self::features`] `[rows, D]`.
     pub fn head(&self, features: &[f32], logits: &mut [f32]) {
-        self.head.apply(
-            &self.pool,
-            features,
-            logits,
-            features.len() / self.architecture.hidden_size,
-        );
+        let (a, pool) = (&self.architecture, &self.pool);
+        self.head.apply(pool, features, logits, features.len() / a.hidden_size);
+        if a.logit_scale != 1.0 {
+            let scale = a.logit_scale as f32;
+            pool.chunks_mut(logits, PIECE, |_, logits| multiply(logits, scale));
+        }
+        if let Some(c) = a.logit_softcap {
+            softcap(pool, c, logits);
+        }
     }
 
+    /// Nothing is kept of layers that read the keys and values of others.
     pub(crate) fn empty_layers(&self) -> Vec<LayerCache> {
         let layers = self.architecture.layers.iter().zip(&self.blocks);
-        layers
-            .map(|(layer, b)| {
-                let a = &layer.attention;
-                LayerCache::new(a.kv_heads, a.head_dim, b.keys, b.values)
-            })
-            .collect()
+        let empty = |(layer, block): (&Layer, &Block)| {
+            let own = block.attention.own.as_ref();
+            own.map_or_else(LayerCache::none, |own| own.empty_cache(&layer.attention))
+        };
+        layers.map(empty).collect()
     }
 
     /// Whether `tokens` may follow what is in the cache.
@@ -213,7 +202,24 @@ impl Network {
             );
             return Err(Error::argument("tokens", reason));
         }
-        Ok(())
+        self.check_rotations(tokens.len(), cache)
+    }
+
+    /// Where the length of a sequence decides its rotation, one cache never holds both kinds.
+    fn check_rotations(&self, tokens: usize, cache: &Cache) -> Result<()> {
+        let (made_for, all) = (cache.made_for(tokens), cache.len() + tokens);
+        let originals = self.ropes.iter().filter_map(|rotation| rotation.rope.original());
+        match originals.filter(|&original| made_for <= original && all > original).min() {
+            None => Ok(()),
+            Some(original) => Err(Error::argument(
+                "tokens",
+                format!(
+                    "{tokens} tokens after {} are more than the {original} for which the \
+                     sequence's rotation is: begin it with Cache::for_length of {all} or more",
+                    cache.len(),
+                ),
+            )),
+        }
     }
 
     pub(crate) fn check_ids(&self, field: &str, tokens: &[u32]) -> Result<()> {
@@ -229,7 +235,7 @@ impl Network {
 
     fn normalize(&self, x: &[f32]) -> Vec<f32> {
         let mut y = vec![0.0; x.len()];
-        rms_norm(&self.pool, x, &self.final_norm, self.architecture.norm.eps, &mut y);
+        self.final_norm.apply(&self.pool, x, &mut y);
         y
     }
 
@@ -248,6 +254,7 @@ impl Network {
         }
         let mut out = Vec::with_capacity(tokens.len() * self.architecture.vocab_size);
         for (tokens, caches) in tokens.chunks(PREFILL_ROWS).zip(caches.chunks_mut(PREFILL_ROWS)) {
+            caches.iter_mut().for_each(|cache| self.begin(1, cache));
             let mut runs: Vec<Run> =
                 caches.iter_mut().map(|cache| Run { cache, rows: 1 }).collect();
             let x = self.normalize(&self.blocks(tokens, &mut runs, &mut |_, _| {}));
@@ -260,140 +267,82 @@ impl Network {
 
     /// Runs checked tokens, run after run, through all layers; their hidden states `[rows, D]`.
     fn blocks(&self, tokens: &[u32], runs: &mut [Run], observe: &mut Observer) -> Vec<f32> {
-        let d = self.architecture.hidden_size;
-        let mut x = vec![0.0; tokens.len() * d];
-        for (row, &id) in x.chunks_exact_mut(d).zip(tokens) {
+        let a = &self.architecture;
+        let mut x = vec![0.0; tokens.len() * a.hidden_size];
+        for (row, &id) in x.chunks_exact_mut(a.hidden_size).zip(tokens) {
             self.embedding.weight.row(id as usize, row);
         }
+        if a.embed_scale != 1.0 {
+            multiply(&mut x, a.embed_scale as f32);
+        }
         let mut work = Workspace { rows: tokens.len(), ..Workspace::default() };
-        let positions = || runs.iter().flat_map(|run| run.cache.len()..run.cache.len() + run.rows);
-        work.turns = self.ropes.iter().map(|rope| turns(rope, positions())).collect();
+        if let Some(input) = &self.per_layer_input {
+            work.beside = input.rows(&self.pool, tokens, &x);
+        }
+        runs.iter_mut().for_each(|run| run.cache.make_room(run.rows));
+        work.turns = self.turns(runs);
         work.decoded.resize_with(runs.len(), Decoded::new);
-        let norm = |x: &mut [f32], branch: Option<&[f32]>, weight: &[f32], y: &mut [f32]| {
-            add_and_norm(&self.pool, x, branch, weight, self.architecture.norm.eps, y)
-        };
         for (layer, block) in self.blocks.iter().enumerate() {
-            work.fit(d, &self.architecture.layers[layer]);
-            norm(&mut x, None, &block.attn_norm, &mut work.normed);
-            self.attention(layer, block, runs, &mut work);
-            norm(&mut x, Some(&work.branch), &block.ffn_norm, &mut work.normed);
-            self.feed_forward(block, &mut work);
-            add(&self.pool, &mut x, &work.branch);
+            self.layer(layer, block, runs, &mut x, &mut work);
             observe(layer, &x);
         }
         runs.iter_mut().for_each(|run| run.cache.advance(run.rows));
         x
     }
 
-    /// Wo attn(...) of the normalised rows, the new keys and values going into the caches first.
-    fn attention(&self, layer: usize, block: &Block, runs: &mut [Run], w: &mut Workspace) {
-        let (a, pool) = (&self.architecture.layers[layer].attention, &self.pool);
-        apply_all(
-            pool,
-            &w.normed,
-            w.rows,
-            [(&block.q, &mut w.q), (&block.k, &mut w.k), (&block.v, &mut w.v)],
-        );
-        self.normalize_heads(&block.query_norm, &mut w.q, &mut w.q_turned);
-        self.normalize_heads(&block.key_norm, &mut w.k, &mut w.k_turned);
-        let (table, turns) = (&self.ropes[block.rope], &w.turns[block.rope]);
-        turn(pool, table, turns, &w.q, a.heads, &mut w.q_turned);
-        turn(pool, table, turns, &w.k, a.kv_heads, &mut w.k_turned);
-        let (width, mut from) = (a.key_width(), 0);
-        for (run, decoded) in runs.iter_mut().zip(&mut w.decoded) {
-            let kept = &mut run.cache.layers[layer];
-            let rows = from * width..(from + run.rows) * width;
-            kept.append(pool, &w.k_turned[rows.clone()], &w.v[rows]);
-            kept.decode(pool, decoded);
-            from += run.rows;
-        }
-        self.attend(layer, runs, w);
-        block.o.apply(pool, &w.attended, &mut w.branch, w.rows);
+    /// Gives a sequence that begins with so many tokens its rotations, where they depend on its
+    /// length.
+    fn begin(&self, tokens: usize, cache: &mut Cache) {
+        cache.begin(tokens, |length| {
+            let of = |Rotation { head_dim, rope, .. }: &Rotation| {
+                let long = rope.original().is_some_and(|original| length > original);
+                long.then(|| rope.table(*head_dim, length))
+            };
+            self.ropes.iter().map(of).collect()
+        });
     }
 
-    /// Each head of x by itself, if there is a weight; `other` is as long as x and overwritten.
-    fn normalize_heads(&self, weight: &Option<Vec<f32>>, x: &mut Vec<f32>, other: &mut Vec<f32>) {
-        if let Some(weight) = weight {
-            rms_norm(&self.pool, x, weight, self.architecture.norm.eps, other);
-            std::mem::swap(x, other);
-        }
-    }
-
-    /// One task per block of rows and key/value head; the query heads that share it are adjacent
-    /// in memory. Where that gives few tasks, each query head is one.
-    fn attend(&self, layer: usize, runs: &[Run], w: &mut Workspace) {
-        let a = &self.architecture.layers[layer].attention;
-        let tasks =
-            runs.iter().map(|run| run.rows.div_ceil(ATTEND_ROWS)).sum::<usize>() * a.kv_heads;
-        let group = if tasks < 2 * self.pool.threads() { 1 } else { a.heads / a.kv_heads };
-        let (pieces, width) = (a.heads / group, group * a.head_dim);
-        let mut rows = w.attended.chunks_mut(width);
-        let (mut parts, mut from) = (vec![], 0);
-        for (r, run) in runs.iter().enumerate() {
-            for first in (0..run.rows).step_by(ATTEND_ROWS) {
-                let count = ATTEND_ROWS.min(run.rows - first);
-                let start = parts.len();
-                parts.extend(
-                    (0..pieces)
-                        .map(|piece| (r, first, from + first, piece, Vec::with_capacity(count))),
-                );
-                for (i, y) in rows.by_ref().take(count * pieces).enumerate() {
-                    parts[start + i % pieces].4.push(y);
-                }
+    /// cos and sin of every row, of each rotation.
+    fn turns(&self, runs: &[Run]) -> Vec<Vec<f32>> {
+        let of = |(i, rotation): (usize, &Rotation)| {
+            let mut all = vec![];
+            for run in runs {
+                let table = run.cache.rotation(i).unwrap_or(&rotation.table);
+                all.append(&mut turns(table, run.positions()));
             }
-            from += run.rows;
+            all
+        };
+        self.ropes.iter().enumerate().map(of).collect()
+    }
+
+    /// One layer, x being its input and then its output.
+    fn layer(&self, i: usize, block: &Block, runs: &mut [Run], x: &mut [f32], w: &mut Workspace) {
+        let (layer, pool) = (&self.architecture.layers[i], &self.pool);
+        w.fit(self.architecture.hidden_size, layer);
+        add_and_norm(pool, &block.attn_norm, x, None, &mut w.normed);
+        self.attention(&layer.attention, &block.attention, runs, w);
+        w.finish(pool, &block.post_attention, layer.residual_scale);
+        let mut attended = vec![];
+        if layer.parallel {
+            if let Some(norm) = &block.ffn_norm {
+                norm.apply(pool, x, &mut w.normed);
+            }
+            attended = w.branch.clone();
+        } else {
+            add_and_norm(pool, &block.ffn_norm, x, Some(&w.branch), &mut w.normed);
         }
-        let (q, decoded) = (&w.q_turned, &w.decoded);
-        self.pool.parts(
-            parts,
-            |_, (r, first, row, piece, mut y): (usize, usize, usize, usize, Vec<&mut [f32]>)| {
-                let kept = &runs[r].cache.layers[layer];
-                let (keys, values) = kept.head(piece * group * a.kv_heads / a.heads, &decoded[r]);
-                let (cached, seen) =
-                    (Keys { keys, values, stride: a.head_dim }, runs[r].cache.len() + first + 1);
-                let queries = |i: usize| &q[((row + i) * pieces + piece) * width..][..width];
-                if let [y] = &mut y[..] {
-                    return attend(queries(0), cached, seen, group, a.head_dim, y);
-                }
-                let mut gathered = Vec::with_capacity(y.len() * width);
-                (0..y.len()).for_each(|i| gathered.extend_from_slice(queries(i)));
-                let mut out = vec![0.0; gathered.len()];
-                attend(&gathered, cached, seen, group, a.head_dim, &mut out);
-                y.iter_mut()
-                    .zip(out.chunks_exact(width))
-                    .for_each(|(y, out)| y.copy_from_slice(out));
-            },
-        );
-    }
-
-    /// Wdown swiglu(Wgate m, Wup m) of the normalised rows m.
-    fn feed_forward(&self, block: &Block, w: &mut Workspace) {
-        let pool = &self.pool;
-        apply_all(pool, &w.normed, w.rows, [(&block.gate, &mut w.gate), (&block.up, &mut w.up)]);
-        swiglu(pool, &w.gate, &w.up, &mut w.activated);
-        block.down.apply(pool, &w.activated, &mut w.branch, w.rows);
-    }
-}
-
-impl Workspace {
-    /// Gives every buffer the width that this layer needs; nothing moves where layers are alike.
-    fn fit(&mut self, d: usize, layer: &Layer) {
-        let (q, c) = (layer.attention.query_width(), layer.attention.key_width());
-        let f = layer.feed_forward.widest();
-        for (buffer, width) in [
-            (&mut self.normed, d),
-            (&mut self.branch, d),
-            (&mut self.q, q),
-            (&mut self.q_turned, q),
-            (&mut self.attended, q),
-            (&mut self.k, c),
-            (&mut self.k_turned, c),
-            (&mut self.v, c),
-            (&mut self.gate, f),
-            (&mut self.up, f),
-            (&mut self.activated, f),
-        ] {
-            buffer.resize(self.rows * width, 0.0);
+        block.feed_forward.apply(pool, &w.normed, w.rows, &mut w.inner, &mut w.branch);
+        w.finish(pool, &block.post_feed_forward, layer.residual_scale);
+        if layer.parallel {
+            add(pool, x, &attended);
+        }
+        add(pool, x, &w.branch);
+        if let Some(gate) = &block.per_layer {
+            let width = w.beside.len() / self.blocks.len();
+            gate.add(pool, x, &w.beside[i * width..][..width], w.rows);
+        }
+        if let Some(scale) = block.output_scale {
+            pool.chunks_mut(x, PIECE, |_, x| multiply(x, scale));
         }
     }
 }
@@ -401,11 +350,13 @@ impl Workspace {
 impl Block {
     /// Bytes of its weights in memory.
     fn bytes(&self) -> usize {
-        let norms = [Some(&self.attn_norm), self.query_norm.as_ref(), self.key_norm.as_ref()];
-        let linears = [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down];
-        norms.into_iter().flatten().map(|norm| size_of_val(norm.as_slice())).sum::<usize>()
-            + size_of_val(self.ffn_norm.as_slice())
-            + linears.into_iter().map(Projection::bytes).sum::<usize>()
+        let norms =
+            [&self.attn_norm, &self.post_attention, &self.ffn_norm, &self.post_feed_forward];
+        norms.into_iter().flatten().map(NormLayer::bytes).sum::<usize>()
+            + self.attention.bytes()
+            + self.feed_forward.bytes()
+            + self.per_layer.as_ref().map_or(0, PerLayerGate::bytes)
+            + self.output_scale.as_ref().map_or(0, size_of_val)
     }
 }
 
@@ -429,21 +380,7 @@ pub(crate) fn add_rows(pool: &Pool, x: &mut [f32], row: &[f32]) {
     });
 }
 
-/// `x += branch`, if there is one; then y is the norm of x.
-fn add_and_norm(
-    pool: &Pool,
-    x: &mut [f32],
-    branch: Option<&[f32]>,
-    weight: &[f32],
-    eps: f64,
-    y: &mut [f32],
-) {
-    let run = PIECE.div_ceil(weight.len()) * weight.len();
-    let serial = Pool::serial();
-    pool.parts(x.chunks_mut(run).zip(y.chunks_mut(run)).collect(), |i, (x, y)| {
-        if let Some(branch) = branch {
-            x.iter_mut().zip(&branch[i * run..]).for_each(|(x, b)| *x += b);
-        }
-        rms_norm(&serial, x, weight, eps, y);
-    });
+/// `x = factor x`.
+fn multiply(x: &mut [f32], factor: f32) {
+    x.iter_mut().for_each(|x| *x *= factor);
 }

@@ -219,11 +219,12 @@ fn score_sequence(
 ) -> Result<()> {
     // The last token predicts nothing.
     let (inputs, targets) = (&sequence[..sequence.len() - 1], &sequence[1..]);
-    let reference = against.map(|a| a.features(inputs, &mut Cache::new(a))).transpose()?;
+    let cache = |network| Cache::for_length(network, sequence.len());
+    let reference = against.map(|a| a.features(inputs, &mut cache(a))).transpose()?;
     let mut features = vec![];
     for (network, sums) in networks.iter().zip(&mut *sums) {
         let start = Clock::start();
-        features.push(network.features(inputs, &mut Cache::new(network))?);
+        features.push(network.features(inputs, &mut cache(network))?);
         sums.seconds += start.seconds();
     }
     let (mut logits, mut reference_logits) = (vec![], vec![]);

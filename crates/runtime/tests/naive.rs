@@ -3,11 +3,13 @@
 mod models;
 
 use halfstep_formats::architecture::{
-    ActivationSite, Attention, EMBEDDING, FINAL_NORM, HEAD, Linear, Norm,
+    Activation, ActivationSite, Attention, Dense, EMBEDDING, Experts, FINAL_NORM, FeedForward,
+    HEAD, Layer, Linear, Norm, NormKind, PER_LAYER_EMBEDDING, PER_LAYER_MODEL_PROJECTION,
+    PER_LAYER_NORM, Parameter, PerLayerInput, QkNorm, Rope, RopeScaling, Score, Temper,
 };
 use halfstep_formats::linear_parts::{LinearParts, OnlineMap, PostNorm, Term};
 use halfstep_formats::{Model, Quantization};
-use halfstep_kernels::ops::rope::Llama3Scaling;
+use halfstep_kernels::ops::rope::{Llama3Scaling, RopePairs};
 use halfstep_kernels::quant::activation;
 use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{ActivationSpec, Pool};
@@ -110,48 +112,71 @@ impl Naive<'_> {
         y
     }
 
-    /// Each head of each row by itself, where there is a weight.
-    fn normed_heads(&self, x: Rows, norm: Norm, layer: usize) -> Rows {
-        let weight = norm.weight_name(layer);
-        if !self.model.tensors.contains_key(&weight) {
+    fn layer(&self, layer: usize) -> &Layer {
+        &self.model.architecture.layers[layer]
+    }
+
+    fn attention(&self, layer: usize) -> &Attention {
+        &self.layer(layer).attention
+    }
+
+    /// x as it is where there is no such norm.
+    fn norm(&self, x: Rows, norm: Norm, layer: usize) -> Rows {
+        let a = self.attention(layer);
+        let heads = matches!(norm, Norm::Query | Norm::Key);
+        let (width, kind) = match a.qk_norm {
+            Some(QkNorm::Head) if heads => (a.head_dim, self.model.architecture.norm.kind),
+            Some(QkNorm::PerHead) if heads => (a.head_dim, NormKind::Layer),
+            _ => (x[0].len(), self.model.architecture.norm.kind),
+        };
+        self.norm_by(x, &norm.weight_name(layer), kind, width)
+    }
+
+    /// Pieces of `width` elements; x as it is where there is no such weight.
+    fn norm_by(&self, x: Rows, weight: &str, kind: NormKind, width: usize) -> Rows {
+        if !self.model.tensors.contains_key(weight) {
             return x;
         }
-        let width = self.attention(layer).head_dim;
+        let norm = self.model.architecture.norm;
+        let bias = weight.replace(".weight", ".bias");
+        let bias = self.model.tensors.contains_key(&bias).then(|| self.tensor(&bias));
+        let weight: Vec<f64> = self.tensor(weight).iter().map(|w| w + norm.offset).collect();
+        let mean = |x: &[f64]| x.iter().sum::<f64>() / width as f64;
         let row = |x: Vec<f64>| {
-            let heads = x.chunks(width).map(<[f64]>::to_vec).collect();
-            self.norm(&heads, &weight).concat()
+            let mut y = vec![];
+            for (piece, x) in x.chunks(width).enumerate() {
+                let mean_of = if kind == NormKind::Layer { mean(x) } else { 0.0 };
+                let x: Vec<f64> = x.iter().map(|x| x - mean_of).collect();
+                let squares: Vec<f64> = x.iter().map(|x| x * x).collect();
+                let size = (mean(&squares) + norm.eps).sqrt();
+                let weight = weight[piece * width % weight.len()..].iter();
+                y.extend(x.iter().zip(weight).map(|(x, w)| x / size * w));
+            }
+            if let Some(bias) = &bias {
+                y.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            }
+            y
         };
         x.into_iter().map(row).collect()
     }
 
-    fn attention(&self, layer: usize) -> &Attention {
-        &self.model.architecture.layers[layer].attention
-    }
-
-    fn norm(&self, x: &Rows, weight: &str) -> Rows {
-        let (w, eps) = (self.tensor(weight), self.model.architecture.norm_eps);
-        let row = |x: &Vec<f64>| {
-            let mean = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
-            x.iter().zip(&w).map(|(v, w)| v / (mean + eps).sqrt() * w).collect()
-        };
-        x.iter().map(row).collect()
-    }
-
-    /// Pairs (i, i + D/2); wavelengths beyond the original context are stretched as Llama 3 does.
     fn rope(&self, x: &Rows, layer: usize) -> Rows {
         let a = self.attention(layer);
-        let (d, half) = (a.head_dim, a.head_dim / 2);
-        let frequency = |i: usize| {
-            let f = a.rope.theta.powf(-2.0 * i as f64 / d as f64);
-            a.rope.scaling.map_or(f, |s| stretched(f, s))
-        };
+        let Some(rope) = &a.rope else { return x.clone() };
+        let (frequencies, factor) = frequencies(rope, x.len());
+        let (d, half) = (a.head_dim, rope.turned / 2);
         let mut y = x.clone();
         for (position, (x, y)) in x.iter().zip(&mut y).enumerate() {
             for (x, y) in x.chunks(d).zip(y.chunks_mut(d)) {
-                for i in 0..half {
-                    let (sin, cos) = (position as f64 * frequency(i)).sin_cos();
-                    y[i] = x[i] * cos - x[i + half] * sin;
-                    y[i + half] = x[i + half] * cos + x[i] * sin;
+                for (i, frequency) in frequencies.iter().enumerate() {
+                    let (sin, cos) = (position as f64 * frequency).sin_cos();
+                    let (sin, cos) = (sin * factor, cos * factor);
+                    let (a, b) = match rope.pairs {
+                        RopePairs::Half => (i, i + half),
+                        RopePairs::Interleaved => (2 * i, 2 * i + 1),
+                    };
+                    y[a] = x[a] * cos - x[b] * sin;
+                    y[b] = x[b] * cos + x[a] * sin;
                 }
             }
         }
@@ -172,62 +197,292 @@ impl Naive<'_> {
     fn attend(&self, q: &Rows, k: &Rows, v: &Rows, layer: usize) -> Rows {
         let a = self.attention(layer);
         let (d, group) = (a.head_dim, a.heads / a.kv_heads);
-        let row =
-            |t: usize| {
-                let mut out = vec![];
-                for head in 0..a.heads {
-                    let (q, at) = (&q[t][head * d..][..d], head / group * d);
-                    let weights: Vec<f64> = k[..=t]
-                        .iter()
-                        .map(|k| {
-                            (q.iter().zip(&k[at..]).map(|(q, k)| q * k).sum::<f64>()
-                                / (d as f64).sqrt())
-                            .exp()
-                        })
-                        .collect();
-                    let sum: f64 = weights.iter().sum();
-                    out.extend((0..d).map(|i| {
-                        weights.iter().zip(v).map(|(w, v)| w * v[at + i]).sum::<f64>() / sum
-                    }));
-                }
-                out
-            };
+        let scale = a.scale.unwrap_or(1.0 / (d as f64).sqrt());
+        let name = Parameter::Sinks.name_in(layer);
+        let sinks = a.sinks.then(|| self.tensor(&name));
+        let row = |t: usize| {
+            let tempered =
+                |temper: Temper| 1.0 + temper.beta * (1.0 + (t / temper.length) as f64).ln();
+            let factor = a.temper.map_or(1.0, tempered);
+            let first = a.window.map_or(0, |window| (t + 1).saturating_sub(window));
+            let mut out = vec![];
+            for head in 0..a.heads {
+                let (q, at) = (&q[t][head * d..][..d], head / group * d);
+                let weight = |k: &Vec<f64>| {
+                    let products = q.iter().zip(&k[at..]).map(|(q, k)| q * factor * k);
+                    let score = products.sum::<f64>() * scale;
+                    a.softcap.map_or(score, |c| c * (score / c).tanh()).exp()
+                };
+                let weights: Vec<f64> = k[first..=t].iter().map(weight).collect();
+                let sink = sinks.as_ref().map_or(0.0, |sinks| sinks[head].exp());
+                let sum: f64 = weights.iter().sum::<f64>() + sink;
+                let values = |i: usize| {
+                    weights.iter().zip(&v[first..]).map(|(w, v)| w * v[at + i]).sum::<f64>() / sum
+                };
+                out.extend((0..d).map(values));
+            }
+            out
+        };
         (0..q.len()).map(row).collect()
+    }
+
+    /// The output linear of the attention over n; what is kept is of all layers before.
+    fn mix(&self, n: &Rows, layer: usize, kept: &mut Vec<(Rows, Rows)>) -> Rows {
+        let a = self.attention(layer);
+        let q = self.norm(self.linear(n, Linear::Q, layer), Norm::Query, layer);
+        let new = match a.kv_from {
+            Some(source) => kept[source].clone(),
+            None => {
+                let [k, v] = [Linear::K, Linear::V].map(|linear| self.linear(n, linear, layer));
+                let k = self.rope(&self.norm(k, Norm::Key, layer), layer);
+                let v = if a.v_norm { self.heads_of_length_1(v, layer) } else { v };
+                (
+                    self.cached(k, ActivationSite::KCache, layer),
+                    self.cached(v, ActivationSite::VCache, layer),
+                )
+            }
+        };
+        let attended = self.attend(&self.rope(&q, layer), &new.0, &new.1, layer);
+        kept.push(new);
+        self.linear(&self.norm(attended, Norm::AttentionOutput, layer), Linear::O, layer)
+    }
+
+    /// Each head divided by its root mean square.
+    fn heads_of_length_1(&self, x: Rows, layer: usize) -> Rows {
+        let (d, eps) = (self.attention(layer).head_dim, self.model.architecture.norm.eps);
+        let head = |x: &[f64]| {
+            let size = (x.iter().map(|x| x * x).sum::<f64>() / d as f64 + eps).sqrt();
+            x.iter().map(|x| x / size).collect::<Vec<f64>>()
+        };
+        x.iter().map(|x| x.chunks(d).flat_map(head).collect()).collect()
+    }
+
+    fn dense(&self, x: &Rows, dense: &Dense, linears: [Linear; 3], layer: usize) -> Rows {
+        let [gate, up, down] = linears;
+        let up = self.linear(x, up, layer);
+        let inner = if dense.gated {
+            let gate = self.linear(x, gate, layer);
+            let row = |(gate, up): (&Vec<f64>, &Vec<f64>)| {
+                gate.iter().zip(up).map(|(&g, &u)| gated(dense.activation, g, u)).collect()
+            };
+            gate.iter().zip(&up).map(row).collect()
+        } else {
+            let row = |up: &Vec<f64>| up.iter().map(|&u| gated(dense.activation, u, 1.0)).collect();
+            up.iter().map(row).collect()
+        };
+        let inner =
+            if down == Linear::Down { self.norm(inner, Norm::DownInput, layer) } else { inner };
+        self.linear(&inner, down, layer)
+    }
+
+    fn feed_forward(&self, x: &Rows, layer: usize) -> Rows {
+        match &self.layer(layer).feed_forward {
+            FeedForward::Dense(dense) => {
+                self.dense(x, dense, [Linear::Gate, Linear::Up, Linear::Down], layer)
+            }
+            FeedForward::Experts(experts) => {
+                x.iter().map(|x| self.experts(x, experts, layer)).collect()
+            }
+        }
+    }
+
+    /// One row.
+    fn experts(&self, x: &[f64], experts: &Experts, layer: usize) -> Vec<f64> {
+        let (routing, rows) = (experts.routing, vec![x.to_vec()]);
+        let parameter = |parameter: Parameter| self.tensor(&parameter.name_in(layer));
+        let dot = |w: &[f64]| w.iter().zip(x).map(|(w, x)| w * x).sum::<f64>();
+        let mut logits: Vec<f64> = parameter(Parameter::Router).chunks(x.len()).map(dot).collect();
+        if routing.bias {
+            let bias = parameter(Parameter::RouterBias);
+            logits.iter_mut().zip(bias).for_each(|(l, b)| *l += b);
+        }
+        let softmax = |x: &[f64]| -> Vec<f64> {
+            let sum: f64 = x.iter().map(|x| x.exp()).sum();
+            x.iter().map(|x| x.exp() / sum).collect()
+        };
+        let scores = match routing.score {
+            Score::Softmax => softmax(&logits),
+            Score::SoftmaxOfChosen => logits,
+            Score::Sigmoid => logits.iter().map(|&x| sigmoid(x)).collect(),
+        };
+        let mut choice = scores.clone();
+        if routing.choice_bias {
+            let bias = parameter(Parameter::ChoiceBias);
+            choice.iter_mut().zip(bias).for_each(|(c, b)| *c += b);
+        }
+        let best = |x: &[f64], count: usize| {
+            let mut order: Vec<usize> = (0..x.len()).collect();
+            order.sort_by(|&a, &b| x[b].partial_cmp(&x[a]).unwrap());
+            order[..count].to_vec()
+        };
+        if let Some([groups, kept]) = routing.groups {
+            let width = choice.len() / groups;
+            let sum = |x: &[f64]| best(x, 2).iter().map(|&i| x[i]).sum::<f64>();
+            let allowed = best(&choice.chunks(width).map(sum).collect::<Vec<f64>>(), kept);
+            for (e, choice) in choice.iter_mut().enumerate() {
+                if !allowed.contains(&(e / width)) {
+                    *choice = f64::NEG_INFINITY;
+                }
+            }
+        }
+        let chosen = best(&choice, experts.used);
+        let mut weights: Vec<f64> = chosen.iter().map(|&e| scores[e]).collect();
+        if routing.score == Score::SoftmaxOfChosen {
+            weights = softmax(&weights);
+        }
+        let sum = if routing.normalise { weights.iter().sum() } else { 1.0 };
+        let mut y = vec![0.0; x.len()];
+        let mut add = |out: Rows, factor: f64| {
+            y.iter_mut().zip(&out[0]).for_each(|(y, o)| *y += factor * o);
+        };
+        for (&e, weight) in chosen.iter().zip(weights) {
+            let out = self.dense(&rows, &experts.expert, Linear::expert(e as u16), layer);
+            add(out, weight / sum * routing.scale);
+        }
+        if let Some(shared) = &experts.shared {
+            let gated = experts.shared_gate.then(|| dot(&parameter(Parameter::SharedGate)));
+            add(self.dense(&rows, shared, Linear::SHARED, layer), gated.map_or(1.0, sigmoid));
+        }
+        y
+    }
+
+    /// What joins the layers, of every layer the rows `[M, width]`.
+    fn beside(&self, tokens: &[u32], x: &Rows) -> Vec<Rows> {
+        let a = &self.model.architecture;
+        let Some(PerLayerInput { width }) = a.per_layer_input else { return vec![] };
+        let all = a.layers.len() * width;
+        let table = self.tensor(PER_LAYER_EMBEDDING);
+        let mut context = self.multiply(x, PER_LAYER_MODEL_PROJECTION, ActivationSpec::F32, None);
+        context.iter_mut().flatten().for_each(|c| *c /= (a.hidden_size as f64).sqrt());
+        let context = self.norm_by(context, PER_LAYER_NORM, a.norm.kind, width);
+        let of = |layer: usize| {
+            let row = |(&id, context): (&u32, &Vec<f64>)| {
+                let at = layer * width..(layer + 1) * width;
+                let row = table[id as usize * all..][at.clone()].iter().zip(&context[at]);
+                row.map(|(e, c)| (e * (width as f64).sqrt() + c) / 2f64.sqrt()).collect()
+            };
+            tokens.iter().zip(&context).map(row).collect()
+        };
+        (0..a.layers.len()).map(of).collect()
     }
 
     fn logits(&self, tokens: &[u32]) -> Rows {
         let a = &self.model.architecture;
-        let add = |x: Rows, y: Rows| -> Rows {
-            x.iter().zip(&y).map(|(x, y)| x.iter().zip(y).map(|(x, y)| x + y).collect()).collect()
+        let add = |x: &Rows, y: &Rows, factor: f64| -> Rows {
+            let row = |(x, y): (&Vec<f64>, &Vec<f64>)| {
+                x.iter().zip(y).map(|(x, y)| x + factor * y).collect()
+            };
+            x.iter().zip(y).map(row).collect()
         };
         let embedding = self.tensor(EMBEDDING);
-        let mut x: Rows = tokens
-            .iter()
-            .map(|&id| embedding[id as usize * a.hidden_size..][..a.hidden_size].to_vec())
-            .collect();
-        for layer in 0..a.layers.len() {
-            let n = self.norm(&x, &Norm::Attention.weight_name(layer));
-            let [q, k, v] =
-                [Linear::Q, Linear::K, Linear::V].map(|linear| self.linear(&n, linear, layer));
-            let q = self.rope(&self.normed_heads(q, Norm::Query, layer), layer);
-            let k = self.rope(&self.normed_heads(k, Norm::Key, layer), layer);
-            let keys = self.cached(k, ActivationSite::KCache, layer);
-            let values = self.cached(v, ActivationSite::VCache, layer);
-            let attended = self.attend(&q, &keys, &values, layer);
-            x = add(x, self.linear(&attended, Linear::O, layer));
-            let m = self.norm(&x, &Norm::FeedForward.weight_name(layer));
-            let (gate, up) =
-                (self.linear(&m, Linear::Gate, layer), self.linear(&m, Linear::Up, layer));
-            let silu = |(gate, up): (&Vec<f64>, &Vec<f64>)| {
-                gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect()
+        let row = |&id: &u32| {
+            let row = &embedding[id as usize * a.hidden_size..][..a.hidden_size];
+            row.iter().map(|x| x * a.embed_scale).collect()
+        };
+        let mut x: Rows = tokens.iter().map(row).collect();
+        let (beside, mut kept) = (self.beside(tokens, &x), vec![]);
+        for (layer, l) in a.layers.iter().enumerate() {
+            let n = self.norm(x.clone(), Norm::Attention, layer);
+            let attended = self.mix(&n, layer, &mut kept);
+            let attended = self.norm(attended, Norm::PostAttention, layer);
+            let h = add(&x, &attended, l.residual_scale);
+            let m = match (l.parallel, l.norms.pre_feed_forward) {
+                (true, false) => n,
+                (true, true) => self.norm(x, Norm::FeedForward, layer),
+                (false, _) => self.norm(h.clone(), Norm::FeedForward, layer),
             };
-            x = add(x, self.linear(&gate.iter().zip(&up).map(silu).collect(), Linear::Down, layer));
+            let given = self.feed_forward(&m, layer);
+            let given = self.norm(given, Norm::PostFeedForward, layer);
+            x = add(&h, &given, l.residual_scale);
+            if let Some(beside) = beside.get(layer) {
+                let act = match &l.feed_forward {
+                    FeedForward::Dense(dense) => dense.activation,
+                    FeedForward::Experts(experts) => experts.expert.activation,
+                };
+                let gate = self.linear(&x, Linear::PerLayerGate, layer);
+                let row = |(gate, beside): (&Vec<f64>, &Vec<f64>)| {
+                    gate.iter().zip(beside).map(|(&g, &b)| gated(act, g, b)).collect()
+                };
+                let mixed = gate.iter().zip(beside).map(row).collect();
+                let joined = self.linear(&mixed, Linear::PerLayerProjection, layer);
+                x = add(&x, &self.norm(joined, Norm::PerLayer, layer), 1.0);
+            }
+            if l.output_scale {
+                let scale = self.tensor(&Parameter::OutputScale.name_in(layer))[0];
+                x.iter_mut().flatten().for_each(|x| *x *= scale);
+            }
         }
         let head = if a.tied_head { EMBEDDING } else { HEAD };
         let quantizer =
             self.model.quantization.as_ref().map_or(ActivationSpec::F32, |q| q.head_activation);
-        self.multiply(&self.norm(&x, FINAL_NORM), head, quantizer, None)
+        let x = self.norm_by(x, FINAL_NORM, a.norm.kind, a.hidden_size);
+        let mut logits = self.multiply(&x, head, quantizer, None);
+        for logit in logits.iter_mut().flatten() {
+            *logit *= a.logit_scale;
+            *logit = a.logit_softcap.map_or(*logit, |c| c * (*logit / c).tanh());
+        }
+        logits
     }
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// `act(g) * u`.
+fn gated(activation: Activation, g: f64, u: f64) -> f64 {
+    match activation {
+        Activation::Silu => g * sigmoid(g) * u,
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g * g * g);
+            0.5 * g * (1.0 + inner.tanh()) * u
+        }
+        Activation::SquaredRelu => g.max(0.0) * g.max(0.0) * u,
+        Activation::Clamped { alpha, limit } => {
+            let (g, u) = (g.min(limit), u.clamp(-limit, limit));
+            (u + 1.0) * g * sigmoid(alpha * g)
+        }
+    }
+}
+
+/// Of the pairs, and what cos and sin are multiplied by.
+fn frequencies(rope: &Rope, length: usize) -> (Vec<f64>, f64) {
+    let (d, mut theta) = (rope.turned as f64, rope.theta);
+    if let Some(RopeScaling::Dynamic { factor, original }) = rope.scaling {
+        let length = length.max(original) as f64;
+        theta *= (factor * length / original as f64 - (factor - 1.0)).powf(d / (d - 2.0));
+    }
+    let plain = |i: usize| theta.powf(-2.0 * i as f64 / d);
+    let one = |i: usize| match &rope.scaling {
+        None | Some(RopeScaling::Dynamic { .. }) => plain(i),
+        Some(RopeScaling::Linear { factor }) => plain(i) / factor,
+        Some(RopeScaling::Llama3(scaling)) => stretched(plain(i), *scaling),
+        Some(RopeScaling::Yarn(yarn)) => {
+            let turns = |b: f64| {
+                let wave = yarn.original as f64 / (b * 2.0 * std::f64::consts::PI);
+                d * wave.ln() / (2.0 * theta.ln())
+            };
+            let (mut low, mut high) = (turns(yarn.beta_fast), turns(yarn.beta_slow));
+            if yarn.truncate {
+                (low, high) = (low.floor(), high.ceil());
+            }
+            let (low, high) = (low.max(0.0), high.min(d - 1.0));
+            let slow = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+            plain(i) / yarn.factor * slow + plain(i) * (1.0 - slow)
+        }
+        Some(RopeScaling::Long(long)) if length > long.original => plain(i) / long.long[i],
+        Some(RopeScaling::Long(long)) => plain(i) / long.short[i],
+        Some(RopeScaling::Proportional { share, factor }) => {
+            if (i as f64) < (share * d / 2.0).floor() { plain(i) / factor } else { 0.0 }
+        }
+        Some(RopeScaling::Factors(factors)) => plain(i) / f64::from(factors[i]),
+    };
+    let factor = match &rope.scaling {
+        Some(RopeScaling::Yarn(yarn)) => 0.1 * yarn.factor.ln() + 1.0,
+        Some(RopeScaling::Long(long)) => long.magnitude,
+        _ => 1.0,
+    };
+    ((0..rope.turned / 2).map(one).collect(), factor)
 }
 
 /// R (h . x[idx]), R as the matrix that it is.
@@ -305,5 +560,23 @@ fn the_forward_is_its_definition() {
             "{name}: {largest:?}"
         );
         assert!(largest.iter().all(|&d| d < FLIPPED_CODE), "{name}: {largest:?}");
+    }
+}
+
+/// What the random graphs are for: each field is drawn, and none is drawn alike every time.
+#[test]
+fn the_random_graphs_have_every_field() {
+    let all = models::GRAPHS.map(|seed| format!("{:?}", models::drawn(seed))).collect::<String>();
+    let fields = "embed_scale: 8.0|per_layer_input: Some|kind: Rms|kind: Layer|bias: true|\
+        offset: 0.0|offset: 1.0|logit_scale: 0.25|logit_softcap: Some|parallel: true|\
+        residual_scale: 0.4|output_scale: true|post_attention: true|pre_attention: false|\
+        qkv_bias: true|o_bias: true|Some(Head)|Some(Whole)|Some(PerHead)|v_norm: true|rope: None|\
+        Linear {|Llama3(|Yarn(|Long(|Proportional {|Dynamic {|Factors(|Interleaved|scale: Some|\
+        softcap: Some|window: Some(1)|window: Some(6)|sinks: true|temper: Some|sub_norm: true|\
+        kv_from: Some|Dense(|Experts(|GeluTanh|SquaredRelu|Clamped {|gated: false|Softmax,|\
+        SoftmaxOfChosen|Sigmoid|choice_bias: true|groups: Some|normalise: true|scale: 2.5|\
+        shared: Some|shared_gate: true|original: 5|original: 200";
+    for field in fields.split('|') {
+        assert!(all.contains(field), "{field}");
     }
 }

@@ -2,13 +2,15 @@
 //! perplexity does not move with the batch.
 mod models;
 
+use halfstep_kernels::dispatch::{available, force};
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Cache, Network};
 use models::{network, tokens, zoo};
 
 /// Logits of all `tokens`, fed in pieces of the given lengths.
 fn fed(network: &Network, tokens: &[u32], lengths: impl IntoIterator<Item = usize>) -> Vec<u32> {
-    let (mut cache, mut logits, mut from) = (Cache::new(network), vec![], 0);
+    let mut cache = Cache::for_length(network, tokens.len());
+    let (mut logits, mut from) = (vec![], 0);
     for length in lengths {
         logits.extend(
             network.forward(&tokens[from..from + length], &mut cache, Logits::All).unwrap(),
@@ -39,7 +41,7 @@ fn sequences_decoded_together_equal_each_alone() {
             (model.architecture.vocab_size, tokens(60, model.architecture.vocab_size));
         for count in [1, 2, 5, 13] {
             let start = |i: usize| {
-                let mut cache = Cache::new(&network);
+                let mut cache = Cache::for_length(&network, 60);
                 network.forward(&tokens[i..3 * i + 1], &mut cache, Logits::None).unwrap();
                 cache
             };
@@ -89,16 +91,29 @@ fn threads_do_not_change_a_byte() {
 }
 
 #[test]
+fn instruction_sets_do_not_change_a_byte() {
+    for (name, model) in zoo() {
+        let (network, tokens) = (network(&model, 1), tokens(37, model.architecture.vocab_size));
+        let mut levels = available().into_iter().map(|level| {
+            force(level);
+            fed(&network, &tokens, [36, 1])
+        });
+        let weakest = levels.next().unwrap();
+        assert!(levels.all(|logits| logits == weakest), "{name}");
+    }
+}
+
+#[test]
 fn a_truncated_cache_goes_on_as_if_the_rest_had_never_been() {
     for (name, model) in zoo() {
         let network = network(&model, 1);
         let tokens = tokens(20, model.architecture.vocab_size);
-        let mut cache = Cache::new(&network);
+        let mut cache = Cache::for_length(&network, 20);
         network.forward(&tokens[..15], &mut cache, Logits::None).unwrap();
-        cache.truncate(8);
+        cache.truncate(8).unwrap();
         assert_eq!(cache.len(), 8);
         let again = network.forward(&tokens[15..], &mut cache, Logits::All).unwrap();
-        let mut fresh = Cache::new(&network);
+        let mut fresh = Cache::for_length(&network, 20);
         network.forward(&tokens[..8], &mut fresh, Logits::None).unwrap();
         assert!(
             again == network.forward(&tokens[15..], &mut fresh, Logits::All).unwrap(),

@@ -1,6 +1,7 @@
 //! Generation and scoring as asked for, and what wrong requests get.
 mod models;
 
+use halfstep_formats::architecture::{Dense, Experts, FeedForward, Routing, Score};
 use halfstep_formats::{Error as FormatError, TensorData};
 use halfstep_kernels::{ActivationSpec, Pool, QuantSpec};
 use halfstep_runtime::generate::Generator;
@@ -36,8 +37,8 @@ fn greedy_tokens_are_those_of_whole_forwards() {
         })
         .unwrap();
         for _ in 0..8 {
-            let logits =
-                network.forward(&sequence, &mut Cache::new(&network), Logits::Last).unwrap();
+            let mut cache = Cache::for_length(&network, 13);
+            let logits = network.forward(&sequence, &mut cache, Logits::Last).unwrap();
             sequence.push(argmax(&logits).unwrap());
         }
         assert_eq!(got, sequence[6..], "{name}");
@@ -297,6 +298,52 @@ fn models_that_cannot_run_say_what_is_wrong() {
         new(&model, Arithmetic::Auto),
         Err(Error::Format(FormatError::Unsupported { name, .. })) if name.contains('9')
     ));
+}
+
+#[test]
+fn graphs_without_a_meaning_are_refused_by_layer() {
+    let refused = |change: fn(&mut halfstep_formats::Architecture)| {
+        let mut graph = architecture();
+        change(&mut graph);
+        let mut model = float_model(architecture());
+        model.architecture = graph;
+        match Network::new(&model, Arithmetic::Auto, Pool::new(1)).map(|_| ()) {
+            Err(Error::Format(FormatError::Unsupported { name, reason, .. })) => (name, reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (layer, reason) = refused(|graph| graph.layers[1].attention.kv_from = Some(1));
+    assert!(layer == "layer 1" && reason.contains("of layer 1"), "{layer}: {reason}");
+    let (layer, reason) = refused(|graph| {
+        (graph.layers[2].attention.kv_from, graph.layers[2].attention.head_dim) = (Some(0), 16);
+    });
+    assert!(layer == "layer 2" && reason.contains("of layer 0"), "{layer}: {reason}");
+    let (layer, reason) = refused(|graph| graph.layers[0].attention.window = Some(0));
+    assert!(layer == "layer 0" && reason.contains("window"), "{layer}: {reason}");
+    for (used, groups) in [(5, None), (0, None), (3, Some([2, 1])), (1, Some([3, 1]))] {
+        let mut graph = architecture();
+        let routing = Routing {
+            score: Score::Softmax,
+            bias: false,
+            choice_bias: false,
+            groups,
+            normalise: false,
+            scale: 1.0,
+        };
+        graph.layers[1].feed_forward = FeedForward::Experts(Experts {
+            count: 4,
+            used,
+            expert: Dense::swiglu(48),
+            routing,
+            shared: None,
+            shared_gate: false,
+        });
+        let model = float_model(graph);
+        let Err(error) = Network::new(&model, Arithmetic::Auto, Pool::new(1)) else {
+            panic!("{used} of {groups:?}")
+        };
+        assert!(error.to_string().contains("of 4 experts"), "{error}");
+    }
 }
 
 #[test]

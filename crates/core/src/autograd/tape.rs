@@ -4,7 +4,7 @@
 //! gradient of a tensor is taken as it is, later ones are added in place. What no
 //! backward reads, or what a cheap operation can compute again, does not stay in memory.
 
-use crate::autograd::ops::Op;
+use crate::autograd::ops::{ManyOp, Op};
 use crate::autograd::tensor::{Tensor, TensorId};
 use crate::device::Device;
 use crate::{Error, Result};
@@ -51,6 +51,27 @@ impl<D: Device, const N: usize, O: Op<D, N>> AnyOp<D> for Erased<O, N> {
         dy: &Tensor<D>,
     ) -> Result<Vec<Option<Tensor<D>>>> {
         Ok(self.0.backward(device, self.arguments(arguments)?, y, dy)?.into())
+    }
+}
+
+/// An operation of as many arguments as it is given.
+struct Many<O>(O);
+
+impl<D: Device, O: ManyOp<D>> AnyOp<D> for Many<O> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn forward(&self, device: &D, arguments: &[Tensor<D>]) -> Result<Tensor<D>> {
+        self.0.forward(device, arguments)
+    }
+    fn backward(
+        &self,
+        device: &D,
+        arguments: &[Tensor<D>],
+        _: &Tensor<D>,
+        dy: &Tensor<D>,
+    ) -> Result<Vec<Option<Tensor<D>>>> {
+        self.0.backward(device, arguments, dy)
     }
 }
 
@@ -119,26 +140,60 @@ impl<D: Device> Tape<D> {
         op: O,
         y: &Tensor<D>,
     ) {
+        let (cheap, read) = (op.is_cheap(), arguments.into_iter().zip(O::READS_ARGUMENTS));
+        let result = if O::READS_RESULT { y.clone() } else { y.name() };
+        self.push(Box::new(Erased::<O, N>(op)), read, result, cheap);
+    }
+
+    /// As [`Self::apply`], of any number of arguments.
+    pub(crate) fn apply_many<O: ManyOp<D> + 'static>(
+        &mut self,
+        arguments: &[Tensor<D>],
+        op: O,
+    ) -> Result<Tensor<D>> {
+        let y = op.forward(&self.device, arguments)?;
+        self.push(Box::new(Many(op)), arguments.iter().map(|x| (x, true)), y.name(), false);
+        Ok(y)
+    }
+
+    /// Adds a record; each argument with whether the backward reads it.
+    fn push<'a>(
+        &mut self,
+        op: Box<dyn AnyOp<D>>,
+        arguments: impl Iterator<Item = (&'a Tensor<D>, bool)>,
+        result: Tensor<D>,
+        cheap: bool,
+    ) {
         let Some(records) = &mut self.records else { return };
-        let cheap = op.is_cheap();
         let arguments = arguments
-            .into_iter()
-            .zip(O::READS_ARGUMENTS)
             .map(|(tensor, read)| {
                 let again = records.iter().any(|r| r.cheap && r.result.id() == tensor.id());
                 let keep = (read || cheap) && !again;
                 (if keep { tensor.clone() } else { tensor.name() }, read)
             })
             .collect();
-        let result = if O::READS_RESULT { y.clone() } else { y.name() };
-        records.push(Record { op: Box::new(Erased::<O, N>(op)), arguments, result, cheap });
+        records.push(Record { op, arguments, result, cheap });
     }
 
     /// Runs the record backwards from `y` with gradient `dy` and returns the gradient of `x`.
     /// Consumes the tape, freeing each operation's tensors as it goes.
     pub(crate) fn backward(self, x: &Tensor<D>, y: &Tensor<D>, dy: Tensor<D>) -> Result<Tensor<D>> {
+        let dx = self.gradients([x], [(y, dy)])?.pop().flatten();
+        dx.ok_or_else(|| Error::Internal { reason: "no gradient reached the block's input".into() })
+    }
+
+    /// As [`Self::backward`] from several tensors with their gradients to several others; None
+    /// where no gradient flows.
+    pub(crate) fn gradients<'a>(
+        self,
+        of: impl IntoIterator<Item = &'a Tensor<D>>,
+        from: impl IntoIterator<Item = (&'a Tensor<D>, Tensor<D>)>,
+    ) -> Result<Vec<Option<Tensor<D>>>> {
         let device = &self.device;
-        let mut gradients = Gradients { device, of: HashMap::from([(y.id(), dy)]) };
+        let mut gradients = Gradients { device, of: HashMap::new() };
+        for (y, dy) in from {
+            gradients.add("the output", y, Some(dy))?;
+        }
         let (mut records, mut again) = (self.records.unwrap_or_default(), HashMap::new());
         while let Some(Record { op, arguments, result, .. }) = records.pop() {
             again.remove(&result.id());
@@ -163,9 +218,7 @@ impl<D: Device> Tape<D> {
                 gradients.add(op.name(), argument, gradient)?;
             }
         }
-        gradients.of.remove(&x.id()).ok_or_else(|| Error::Internal {
-            reason: "no gradient reached the block's input".into(),
-        })
+        Ok(of.into_iter().map(|x| gradients.of.remove(&x.id())).collect())
     }
 }
 

@@ -394,7 +394,7 @@ impl Texts {
             greedy_tokens: tokens.len() - 1 + j as usize,
             over: tokens.len() >= self.sequence_length,
             tokens,
-            cache: Cache::new(network),
+            cache: Cache::for_length(network, self.sequence_length),
             greedy: Sampler::new(&SampleConfig::default())?,
             sampled: Sampler::of_stream(&sampled, STREAM + u64::from(i) * 8 + j)?,
         })

@@ -57,7 +57,7 @@ impl GenerationRun {
         Ok(Self {
             network,
             generator,
-            stream: Some(tokenizer.stream()),
+            stream: Some(tokenizer.continuation()),
             text: String::new(),
             prompt_tokens: prompt.len(),
             start: Clock::start(),
@@ -97,7 +97,7 @@ fn runtime_config(tokenizer: &Tokenizer, config: &GenerationConfig) -> GenerateC
     GenerateConfig {
         max_tokens: config.max_tokens,
         sample,
-        stop: tokenizer.vocabulary.eos.into_iter().collect(),
+        stop: tokenizer.vocabulary.end_tokens(),
     }
 }
 
@@ -135,7 +135,7 @@ pub fn generate_all(
     }
     let seconds = start.seconds().max(1e-9);
     let finish = |(generator, prompt): (Generator, &Vec<u32>)| {
-        let mut stream = tokenizer.stream();
+        let mut stream = tokenizer.continuation();
         let mut text: String = generator.tokens.iter().map(|&token| stream.push(token)).collect();
         text.push_str(&stream.finish());
         Generation {

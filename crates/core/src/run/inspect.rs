@@ -96,7 +96,7 @@ pub fn inspect(model: &Model) -> Inspection {
         head_dim: a.head_dim,
         max_positions: a.max_positions,
         tied_head: a.tied_head,
-        tokenizer: model.tokenizer.as_ref().map(|t| t.vocabulary.pre.clone()),
+        tokenizer: model.tokenizer.as_ref().map(|t| t.vocabulary.name().to_string()),
         has_chat_template: model.chat_template.is_some(),
         target: model.quantization.as_ref().map(|q| q.target.clone()),
         tensor_types,

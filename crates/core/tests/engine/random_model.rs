@@ -28,5 +28,6 @@ pub(crate) fn random_model(architecture: Architecture, mut rng: Rng, deviation: 
         provenance: BTreeMap::new(),
         file_bytes: 0,
         warnings: vec![],
+        carried: Default::default(),
     }
 }

@@ -25,5 +25,6 @@ pub fn model() -> Model {
         provenance: BTreeMap::new(),
         file_bytes: 0,
         warnings: vec![],
+        carried: Default::default(),
     }
 }

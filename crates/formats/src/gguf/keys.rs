@@ -77,21 +77,34 @@ pub const ROPE_SCALE_LINEAR: &str = "rope.scale_linear";
 /// The keys below the name of the architecture that may have one value for every layer.
 pub const PER_LAYER: [&str; 2] = [HEAD_COUNT, HEAD_COUNT_KV];
 
-/// String: the kind of tokenizer; `gpt2` is byte-level BPE.
+/// String: the kind of tokenizer; `gpt2` is byte-level BPE, `llama` SentencePiece's by scores,
+/// `gemma4` the same by merges, `t5` Unigram.
 pub const TOKENIZER_MODEL: &str = "tokenizer.ggml.model";
 /// String: llama.cpp's name of the pre-tokenizer.
 pub const TOKENIZER_PRE: &str = "tokenizer.ggml.pre";
-/// Strings: the text of every token, in the byte-level alphabet.
+/// Strings: the text of every token, in the byte-level alphabet or with U+2581 for spaces.
 pub const TOKENS: &str = "tokenizer.ggml.tokens";
 /// i32 values: the kind of every token, by the numbers of
 /// [`TokenKind`](crate::tokenizer::TokenKind).
 pub const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
+/// f32 values: the score of every token.
+pub const SCORES: &str = "tokenizer.ggml.scores";
+/// Bool: whether a space is put before the text.
+pub const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+/// Bool: whether spaces at the ends, and all but one of several, are dropped.
+pub const REMOVE_EXTRA_WHITESPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
+/// Bytes: SentencePiece's table of characters to be replaced; a file with one is refused.
+pub const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 /// Strings: pairs of tokens with a space between, in order of rank.
 pub const MERGES: &str = "tokenizer.ggml.merges";
 /// u32: id of the token that begins a text.
 pub const BOS: &str = "tokenizer.ggml.bos_token_id";
 /// u32: id of the token that ends a text.
 pub const EOS: &str = "tokenizer.ggml.eos_token_id";
+/// u32: id of the token that ends a turn.
+pub const EOT: &str = "tokenizer.ggml.eot_token_id";
+/// u32: id of the token that ends a message.
+pub const EOM: &str = "tokenizer.ggml.eom_token_id";
 /// u32: id of the token that stands for what has no other.
 pub const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 /// u32: id of the token that fills up short sequences.
@@ -102,6 +115,35 @@ pub const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 pub const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 /// String: the chat template, in Jinja.
 pub const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
+/// Keys under `general.` and `tokenizer.` that a [`Model`](crate::Model) has as something else, and
+/// that the writer therefore makes anew. All others there are carried from file to file.
+pub const INTERPRETED: [&str; 24] = [
+    ALIGNMENT,
+    ARCHITECTURE,
+    NAME,
+    "general.type",
+    FILE_TYPE,
+    QUANTIZATION_VERSION,
+    TOKENIZER_MODEL,
+    TOKENIZER_PRE,
+    TOKENS,
+    TOKEN_TYPES,
+    SCORES,
+    MERGES,
+    ADD_SPACE_PREFIX,
+    REMOVE_EXTRA_WHITESPACES,
+    CHARSMAP,
+    BOS,
+    EOS,
+    EOT,
+    EOM,
+    UNKNOWN,
+    PADDING,
+    ADD_BOS,
+    ADD_EOS,
+    CHAT_TEMPLATE,
+];
 
 /// Everything of ours: provenance strings under their own name, and the reserved keys below.
 pub const OWN_PREFIX: &str = "halfstep.";

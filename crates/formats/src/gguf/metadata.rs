@@ -248,6 +248,47 @@ pub struct Entry<'a> {
     pub offset: usize,
 }
 
+/// A value of a file that nothing interprets, as it stands there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Carried {
+    /// Its type.
+    pub kind: ValueType,
+    /// Its bytes after the type.
+    pub bytes: Vec<u8>,
+}
+
+impl Entry<'_> {
+    /// The value to be carried to another file.
+    pub(super) fn carried(&self) -> Carried {
+        let mut bytes = vec![];
+        put_value(self.kind, self.value, &mut bytes);
+        Carried { kind: self.kind, bytes }
+    }
+}
+
+fn put_value(kind: ValueType, value: Value, out: &mut Vec<u8>) {
+    match value {
+        // Two's complement: the low bytes are those of any narrower type.
+        Value::Integer(number) => {
+            out.extend(&number.to_le_bytes()[..kind.min_bytes() as usize]);
+        }
+        Value::Float(number) if kind == ValueType::F32 => {
+            out.extend((number as f32).to_le_bytes());
+        }
+        Value::Float(number) => out.extend(number.to_le_bytes()),
+        Value::Bool(is) => out.push(is.into()),
+        Value::String(text) => {
+            out.extend((text.len() as u64).to_le_bytes());
+            out.extend(text.as_bytes());
+        }
+        Value::Array(array) => {
+            out.extend((array.element as u32).to_le_bytes());
+            out.extend((array.count as u64).to_le_bytes());
+            out.extend(array.bytes);
+        }
+    }
+}
+
 /// All metadata by key.
 pub struct Metadata<'a> {
     /// Name of the file, for errors.

@@ -25,15 +25,25 @@ pub(crate) use container::OtherTypes;
 pub use container::{Container, TensorInfo};
 pub(crate) use describe::describe;
 pub(crate) use files::Files;
-pub use metadata::{Array, Entry, Metadata, Value};
+pub use metadata::{Array, Carried, Entry, Metadata, Value};
 pub use read::read;
 pub(crate) use read::read_files;
 pub use write::write;
 
 use crate::blocks;
+use crate::error::Result as FormatsResult;
+use crate::tokenizer::Tokenizer;
 
 /// Stands for the file in errors that are about a model and not yet about a file.
 const FORMAT: &str = "gguf";
+
+/// The tokenizer of a GGUF file, whatever its architecture is and even if it has no tensors; None if
+/// it has none.
+pub fn read_tokenizer(file: &str, bytes: &[u8]) -> FormatsResult<Option<Tokenizer>> {
+    let container = Container::parse(file, bytes)?;
+    let tokens = container.metadata.array(keys::TOKENS)?.map_or(0, |tokens| tokens.count);
+    vocabulary::read_tokenizer(&container.metadata, tokens)
+}
 
 /// The largest sizes that a file may have.
 pub mod caps {

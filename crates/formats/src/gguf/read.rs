@@ -1,7 +1,7 @@
 //! A GGUF file to a [`Model`].
 
 use super::container::OtherTypes;
-use super::metadata::{Metadata, Value, error_at};
+use super::metadata::{Carried, Metadata, Value, error_at};
 use super::{
     Container, Files, GgmlType, TensorInfo, architecture, caps, keys, quantization, rope,
     vocabulary,
@@ -42,6 +42,7 @@ pub(crate) fn read_files(mut files: Files) -> Result<Model> {
         stored.take(info.file, data, &mut tensors)?;
     }
     let quantization = quantization::read(&container.metadata, &architecture, &tensors)?;
+    let carried = read_carried(&container.metadata);
     Ok(Model {
         name,
         architecture,
@@ -54,6 +55,7 @@ pub(crate) fn read_files(mut files: Files) -> Result<Model> {
         provenance,
         file_bytes,
         warnings,
+        carried,
     })
 }
 
@@ -79,8 +81,19 @@ pub(super) fn plan(container: &Container) -> Result<Plan> {
     let provenance = read_provenance(metadata)?;
     let tokenizer = vocabulary::read_tokenizer(metadata, architecture.vocab_size)?;
     let name = name(metadata)?;
-    let warnings = warnings(container);
+    let mut warnings = warnings(container);
+    warnings.extend(tokenizer.iter().flat_map(|t| t.warnings.iter().cloned()));
     Ok(Plan { name, architecture, stored, tokenizer, chat_template, provenance, warnings })
+}
+
+/// What nothing here interprets; sizes of the architecture and places in split files are not that.
+fn read_carried(metadata: &Metadata) -> BTreeMap<String, Carried> {
+    let free = |key: &str| {
+        (key.starts_with("general.") || key.starts_with("tokenizer."))
+            && !keys::INTERPRETED.contains(&key)
+    };
+    let entries = metadata.entries.iter().filter(|(key, _)| free(key));
+    entries.map(|(key, entry)| (key.to_string(), entry.carried())).collect()
 }
 
 /// What is left out of a file that is read all the same.

@@ -8,7 +8,7 @@
 use super::container::DEFAULT_ALIGNMENT;
 use super::entries::{Entries, put_string};
 use super::metadata::ValueType;
-use super::vocabulary::BYTE_LEVEL_BPE;
+use super::vocabulary::for_file;
 use super::{FORMAT, GgmlType, caps, fields, keys, quantization, rope};
 use crate::architecture::fields::Form;
 use crate::architecture::storage::{self, Stored};
@@ -16,12 +16,14 @@ use crate::architecture::{Architecture, Role, family};
 use crate::blocks::{self, packed};
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};
-use crate::tokenizer::{TokenKind, Vocabulary, unused_token};
+use crate::tokenizer::{Prefix, TokenKind, TokenizerModel, Vocabulary, unused_token};
 use std::io::Write;
 
 const VERSION: u32 = 3;
 /// Of the block layouts; 2 since 2023.
 const QUANTIZATION_VERSION: u32 = 2;
+/// Score of rows without a token, as llama.cpp's converter writes it.
+const UNUSED_SCORE: f32 = -1000.0;
 
 /// Writes `model` as GGUF v3.
 ///
@@ -281,6 +283,12 @@ fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
         let json = quantization::write(quantization, &model.architecture)?;
         entries.string(keys::OWN_QUANTIZATION, &json, caps::STRING_BYTES)?;
     }
+    for (key, value) in &model.carried {
+        // A key of ours has the model's own value; one of another place is none of these.
+        if !keys::INTERPRETED.contains(&key.as_str()) {
+            entries.key(key, value.kind).extend(&value.bytes);
+        }
+    }
     for (key, value) in &model.provenance {
         let key = format!("{}{key}", keys::OWN_PREFIX);
         if keys::is_reserved(&key) {
@@ -305,8 +313,14 @@ fn write_vocabulary(
         );
         return Err(Error::Tokenizer { reason });
     }
-    entries.string(keys::TOKENIZER_MODEL, BYTE_LEVEL_BPE, caps::STRING_BYTES)?;
-    entries.string(keys::TOKENIZER_PRE, &v.pre, caps::STRING_BYTES)?;
+    let (model, v) = &for_file(v, FORMAT)?;
+    entries.string(keys::TOKENIZER_MODEL, model, caps::STRING_BYTES)?;
+    let pre = match v.model {
+        TokenizerModel::ByteLevel => v.pre.as_str(),
+        TokenizerModel::Merges => "gemma4",
+        _ => "default",
+    };
+    entries.string(keys::TOKENIZER_PRE, pre, caps::STRING_BYTES)?;
     // An embedding may have more rows than there are tokens; a client wants a name for every row.
     let padding = v.tokens.len()..architecture.vocab_size;
     let tokens: Vec<String> =
@@ -318,10 +332,27 @@ fn write_vocabulary(
         .copied()
         .chain(padding.map(|_| TokenKind::Unused))
         .for_each(|kind| kinds.extend((kind as i32).to_le_bytes()));
-    entries.strings(keys::MERGES, &v.merges);
+    if !v.scores.is_empty() {
+        let scores = entries.array(keys::SCORES, ValueType::F32, architecture.vocab_size);
+        for id in 0..architecture.vocab_size {
+            let score = v.scores.get(id).copied().unwrap_or(UNUSED_SCORE);
+            scores.extend(score.to_le_bytes());
+        }
+    }
+    if matches!(v.model, TokenizerModel::ByteLevel | TokenizerModel::Merges) {
+        entries.strings(keys::MERGES, &v.merges);
+    }
+    if v.model != TokenizerModel::ByteLevel {
+        entries.boolean(keys::ADD_SPACE_PREFIX, v.spaces.prefix != Prefix::Never);
+    }
+    if v.spaces.collapse {
+        entries.boolean(keys::REMOVE_EXTRA_WHITESPACES, true);
+    }
     for (key, id) in [
         (keys::BOS, v.bos),
         (keys::EOS, v.eos),
+        (keys::EOT, v.ends.first().copied()),
+        (keys::EOM, v.ends.get(1).copied()),
         (keys::UNKNOWN, v.unknown),
         (keys::PADDING, v.padding),
     ] {

@@ -105,6 +105,7 @@ pub fn read(mut source: Source, header: Header) -> Result<Model> {
         provenance: provenance(&header),
         file_bytes: source.length,
         warnings: vec![],
+        carried: BTreeMap::new(),
     })
 }
 

@@ -1,47 +1,58 @@
-//! Text to token ids and back. One description ([`Vocabulary`]), read from tokenizer.json or from
-//! GGUF metadata; merging by the `tokenizers` crate.
+//! Text to token ids and back. One description ([`Vocabulary`]), read from tokenizer.json,
+//! tokenizer.model, vocab.json with merges.txt, or GGUF metadata.
 //!
-//! Byte-level BPE (Radford et al., GPT-2, 2019; Sennrich et al., arXiv 1508.07909): special tokens
-//! are found first, the text between them is cut into words ([`pre`]), each word's bytes are
-//! spelled in the byte alphabet and merged by rank. Of the `tokenizers` crate only the merging (and
-//! training) is used: its pipeline stops silently where a pattern gives up, keeps a cache per
-//! thread for ever, and costs several times more than the words themselves.
+//! Special tokens are found first; the text between them goes to the kind of model that the
+//! vocabulary names ([`TokenizerModel`]), each of which has its own file: byte-level BPE (words of
+//! [`pre`], merged by rank), SentencePiece's BPE (by merges or scores) and Unigram. The `tokenizers`
+//! crate only trains: its pipeline stops silently where a pattern gives up, keeps a cache per thread
+//! for ever, and costs several times more than the words themselves.
 
 mod alphabet;
+mod byte_level;
+mod ends;
 mod json;
+mod merge;
 pub mod pre;
+mod protobuf;
+mod sentence_piece;
+mod spaces;
 mod stream;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod train;
+mod unigram;
 mod vocabulary;
 
+pub use spaces::{Prefix, Spaces};
 pub use stream::TokenStream;
-pub use vocabulary::{MAX_TOKEN_BYTES, MAX_TOKENS, TokenKind, Vocabulary, unused_token};
+pub use vocabulary::{
+    MAX_TOKEN_BYTES, MAX_TOKENS, Strip, TokenKind, TokenizerModel, Vocabulary, unused_token,
+};
 
 use crate::error::{Error, Result};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use alphabet::ByteAlphabet;
+use byte_level::{ByteLevel, Words};
+use merge::Merger;
+use sentence_piece::SentencePiece;
+use spaces::SPACE;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokenizers::Model as _;
-use tokenizers::models::bpe::{BPE, Vocab};
-
-/// Words longer than this are merged anew each time: they hardly repeat.
-const LONGEST_REMEMBERED_WORD: usize = 64;
+use unigram::Unigram;
 
 /// A vocabulary ready to encode and decode. Cheap to clone.
 #[derive(Clone)]
 pub struct Tokenizer {
     /// The description that the tokenizer was built from.
     pub vocabulary: Arc<Vocabulary>,
+    /// What was set right or left out while reading it, for people.
+    pub warnings: Vec<String>,
     engine: Arc<Engine>,
 }
 
 /// What is built once from a vocabulary.
 struct Engine {
-    alphabet: ByteAlphabet,
-    splitter: pre::Splitter,
-    merger: BPE,
+    model: Model,
     /// Finds special and user-defined tokens in a text.
     all_markers: Markers,
     /// Finds user-defined tokens only, for text in which special tokens mean nothing.
@@ -51,15 +62,24 @@ struct Engine {
     ends: Vec<usize>,
 }
 
+/// How plain text becomes ids.
+enum Model {
+    ByteLevel(Box<ByteLevel>),
+    SentencePiece(Box<SentencePiece>, Spaces),
+    Unigram(Box<Unigram>, Spaces),
+}
+
 /// Tokens that are found in a text as they are: leftmost first, then longest.
 struct Markers {
     finder: Option<AhoCorasick>,
     ids: Vec<u32>,
+    /// By place in `ids`: whether the marker takes the white space before and after it.
+    strips: Vec<(bool, bool)>,
 }
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokenizer({} tokens, {})", self.vocabulary.tokens.len(), self.vocabulary.pre)
+        write!(f, "Tokenizer({} tokens, {})", self.vocabulary.tokens.len(), self.vocabulary.name())
     }
 }
 
@@ -74,7 +94,8 @@ impl Tokenizer {
     pub fn new(vocabulary: Vocabulary) -> Result<Self> {
         vocabulary.validate()?;
         let engine = Engine::new(&vocabulary)?;
-        Ok(Self { vocabulary: Arc::new(vocabulary), engine: Arc::new(engine) })
+        let (vocabulary, engine) = (Arc::new(vocabulary), Arc::new(engine));
+        Ok(Self { vocabulary, warnings: vec![], engine })
     }
 
     /// Reads a tokenizer from the bytes of a tokenizer.json (and, if there is one, of a
@@ -84,14 +105,46 @@ impl Tokenizer {
         tokenizer_json: &[u8],
         tokenizer_config: Option<&[u8]>,
     ) -> Result<Self> {
-        let vocabulary = json::read(file, tokenizer_json, tokenizer_config)?;
-        Self::new(vocabulary).map_err(|e| match e {
+        let (vocabulary, warnings) = json::read(file, tokenizer_json, tokenizer_config)?;
+        Self::from_file(file, vocabulary, warnings)
+    }
+
+    /// Reads a tokenizer from vocab.json and merges.txt. The tokenizer_config.json must name a class
+    /// whose words are known; added_tokens.json is optional.
+    pub fn from_merges(
+        file: &str,
+        vocab_json: &[u8],
+        merges_txt: &[u8],
+        tokenizer_config: Option<&[u8]>,
+        added_tokens: Option<&[u8]>,
+    ) -> Result<Self> {
+        let sides = json::Sides { config: tokenizer_config, added: added_tokens };
+        let (vocabulary, warnings) = json::read_merges(file, vocab_json, merges_txt, sides)?;
+        Self::from_file(file, vocabulary, warnings)
+    }
+
+    /// Reads a tokenizer from SentencePiece's tokenizer.model and the side files.
+    pub fn from_sentence_piece(
+        file: &str,
+        model: &[u8],
+        tokenizer_config: Option<&[u8]>,
+        added_tokens: Option<&[u8]>,
+    ) -> Result<Self> {
+        let sides = json::Sides { config: tokenizer_config, added: added_tokens };
+        let (vocabulary, warnings) = json::read_model(file, model, sides)?;
+        Self::from_file(file, vocabulary, warnings)
+    }
+
+    /// The same with what was found while reading `file`; errors name it.
+    fn from_file(file: &str, vocabulary: Vocabulary, warnings: Vec<String>) -> Result<Self> {
+        let built = Self::new(vocabulary).map_err(|e| match e {
             Error::Tokenizer { reason } => Error::Tokenizer { reason: format!("{file}: {reason}") },
             Error::Unsupported { name, reason, .. } => {
                 Error::Unsupported { file: file.into(), name, reason }
             }
             other => other,
-        })
+        })?;
+        Ok(Self { warnings, ..built })
     }
 
     /// A tokenizer.json that `from_json` reads back equal.
@@ -140,6 +193,9 @@ impl Tokenizer {
             })?;
             bytes.extend_from_slice(token);
         }
+        if self.adds_a_space() && bytes.first() == Some(&b' ') {
+            bytes.remove(0);
+        }
         Ok(String::from_utf8(bytes)
             .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
@@ -147,12 +203,22 @@ impl Tokenizer {
     /// A decoder for streaming: give it ids one by one, it gives text as soon as whole UTF-8
     /// characters are there. Special tokens give no text.
     pub fn stream(&self) -> TokenStream {
-        TokenStream::new(self.clone(), true)
+        self.stream_with(true)
     }
 
     /// The same with the choice that `decode` has.
     pub fn stream_with(&self, skip_special: bool) -> TokenStream {
-        TokenStream::new(self.clone(), skip_special)
+        TokenStream::new(self.clone(), skip_special, self.adds_a_space())
+    }
+
+    /// The same for tokens that follow others: a space at their beginning is part of the text.
+    pub fn continuation(&self) -> TokenStream {
+        TokenStream::new(self.clone(), true, false)
+    }
+
+    /// Whether encoding puts a space before the text, which decoding takes away.
+    fn adds_a_space(&self) -> bool {
+        self.vocabulary.spaces.prefix != Prefix::Never
     }
 
     /// The bytes of a token (none for a special token that is to be skipped); None outside the
@@ -174,22 +240,31 @@ impl Tokenizer {
 
 impl Engine {
     fn new(vocabulary: &Vocabulary) -> Result<Self> {
-        let pre = pre::find(&vocabulary.pre).expect("validated");
         let alphabet = ByteAlphabet::new();
+        let byte_level = vocabulary.model == TokenizerModel::ByteLevel;
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(vocabulary.tokens.len()));
         for (token, &kind) in vocabulary.tokens.iter().zip(&vocabulary.kinds) {
             let spelled = match kind {
-                TokenKind::Normal => alphabet.read(token),
                 TokenKind::Byte => vocabulary::byte_token(token).map(|b| vec![b]),
+                TokenKind::Normal if byte_level => alphabet.read(token),
+                TokenKind::Normal | TokenKind::UserDefined if !byte_level => {
+                    Some(token.replace(SPACE, " ").into_bytes())
+                }
                 _ => None,
             };
             bytes.extend_from_slice(spelled.as_deref().unwrap_or(token.as_bytes()));
             ends.push(bytes.len());
         }
+        let spaces = vocabulary.spaces;
+        let model = match vocabulary.model {
+            TokenizerModel::ByteLevel => Model::ByteLevel(Box::new(ByteLevel::new(vocabulary)?)),
+            TokenizerModel::Merges | TokenizerModel::Scores => {
+                Model::SentencePiece(Box::new(SentencePiece::new(vocabulary)?), spaces)
+            }
+            TokenizerModel::Unigram => Model::Unigram(Box::new(Unigram::new(vocabulary)), spaces),
+        };
         Ok(Self {
-            alphabet,
-            splitter: pre::Splitter::new(pre),
-            merger: merger(vocabulary, pre.whole_words)?,
+            model,
             all_markers: Markers::new(vocabulary, TokenKind::is_marker)?,
             user_markers: Markers::new(vocabulary, |kind| kind == TokenKind::UserDefined)?,
             bytes,
@@ -204,31 +279,54 @@ impl Engine {
 
     fn encode(&self, text: &str, special: bool, ids: &mut Vec<u32>) -> Result<()> {
         let markers = if special { &self.all_markers } else { &self.user_markers };
-        let mut words = Words { engine: self, known: HashMap::new(), spelled: String::new() };
+        let mut encoder = match &self.model {
+            Model::ByteLevel(model) => Encoder::ByteLevel(model.words()),
+            Model::SentencePiece(model, spaces) => {
+                Encoder::SentencePiece(model, spaces, Merger::default())
+            }
+            Model::Unigram(model, spaces) => Encoder::Unigram(model, spaces),
+        };
         let mut done = 0;
         for found in markers.finder.iter().flat_map(|f| f.find_iter(text)) {
-            words.encode(&text[done..found.start()], ids)?;
+            // White space that belongs to the marker before may hold the start of this one.
+            if found.start() < done {
+                continue;
+            }
+            let (left, right) = markers.strips[found.pattern().as_usize()];
+            let before = &text[done..found.start()];
+            encoder.encode(if left { before.trim_end() } else { before }, done == 0, ids)?;
             ids.push(markers.ids[found.pattern().as_usize()]);
-            done = found.end();
+            let after = &text[found.end()..];
+            let taken = if right { after.len() - after.trim_start().len() } else { 0 };
+            done = found.end() + taken;
         }
-        words.encode(&text[done..], ids)
+        encoder.encode(&text[done..], done == 0, ids)
     }
 }
 
-/// The merges with the tokens they may build, in the form the crate wants.
-fn merger(vocabulary: &Vocabulary, whole_words: bool) -> Result<BPE> {
-    let tokens = vocabulary.tokens.iter().zip(&vocabulary.kinds).zip(0u32..);
-    let ids: Vocab = tokens
-        .filter(|((_, kind), _)| kind.is_mergeable())
-        .map(|((token, _), id)| (token.clone(), id))
-        .collect();
-    let merges = (0..vocabulary.merges.len())
-        .map(|rank| vocabulary.merge(rank).map(|(l, r)| (l.to_string(), r.to_string())))
-        .collect::<Result<Vec<_>>>()?;
-    // Its cache would live as long as the thread; ours lives as long as one text.
-    let builder =
-        BPE::builder().vocab_and_merges(ids, merges).cache_capacity(0).ignore_merges(whole_words);
-    builder.build().map_err(|e| Error::Tokenizer { reason: e.to_string() })
+/// A model at work on one text.
+enum Encoder<'e, 't> {
+    ByteLevel(Words<'e, 't>),
+    SentencePiece(&'e SentencePiece, &'e Spaces, Merger),
+    Unigram(&'e Unigram, &'e Spaces),
+}
+
+impl<'t> Encoder<'_, 't> {
+    /// Appends the ids of plain text; `first` if no marker was before it.
+    fn encode(&mut self, text: &'t str, first: bool, ids: &mut Vec<u32>) -> Result<()> {
+        match self {
+            Self::ByteLevel(words) => return words.encode(text, ids),
+            Self::SentencePiece(model, spaces, merger) => {
+                let spelled = spaces.apply(text, first);
+                spaces.words(&spelled, &mut |word| model.encode(word, merger, ids));
+            }
+            Self::Unigram(model, spaces) => {
+                let spelled = spaces.apply(text, first);
+                spaces.words(&spelled, &mut |word| model.encode(word, ids));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Markers {
@@ -239,50 +337,33 @@ impl Markers {
             .zip(&vocabulary.kinds)
             .zip(0u32..)
             .filter(|((_, kind), _)| wanted(**kind));
-        let (texts, ids): (Vec<&str>, Vec<u32>) =
-            chosen.map(|((token, _), id)| (token.as_str(), id)).unzip();
+        // A text has spaces where pieces have U+2581.
+        let as_in_texts = |token| match vocabulary.model {
+            TokenizerModel::ByteLevel => Cow::from(token),
+            _ => str::replace(token, SPACE, " ").into(),
+        };
+        let (texts, ids): (Vec<Cow<str>>, Vec<u32>) = chosen
+            .map(|((token, &kind), id)| match kind {
+                TokenKind::UserDefined => (as_in_texts(token.as_str()), id),
+                _ => (Cow::from(token.as_str()), id),
+            })
+            .unzip();
+        let strips: HashMap<u32, (bool, bool)> =
+            vocabulary.strips.iter().map(|s| (s.id, (s.left, s.right))).collect();
+        let strips = ids.iter().map(|id| strips.get(id).copied().unwrap_or_default()).collect();
         if ids.is_empty() {
-            return Ok(Self { finder: None, ids });
+            return Ok(Self { finder: None, ids, strips });
         }
         let finder = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(&texts);
+            .build(texts.iter().map(|text| text.as_bytes()));
         Ok(Self {
             finder: Some(
                 finder.map_err(|e| Error::Tokenizer { reason: format!("special tokens: {e}") })?,
             ),
             ids,
-        })
-    }
-}
-
-/// Encodes plain text, remembering the words of one call.
-struct Words<'e, 't> {
-    engine: &'e Engine,
-    known: HashMap<&'t str, Box<[u32]>>,
-    spelled: String,
-}
-
-impl<'t> Words<'_, 't> {
-    fn encode(&mut self, text: &'t str, ids: &mut Vec<u32>) -> Result<()> {
-        self.engine.splitter.split(text, &mut |word| {
-            if let Some(known) = self.known.get(word) {
-                ids.extend_from_slice(known);
-                return Ok(());
-            }
-            self.engine.alphabet.spell(word.as_bytes(), &mut self.spelled);
-            let tokens = self
-                .engine
-                .merger
-                .tokenize(&self.spelled)
-                .map_err(|e| Error::Tokenizer { reason: e.to_string() })?;
-            let start = ids.len();
-            ids.extend(tokens.iter().map(|t| t.id));
-            if word.len() <= LONGEST_REMEMBERED_WORD {
-                self.known.insert(word, ids[start..].into());
-            }
-            Ok(())
+            strips,
         })
     }
 }

@@ -25,6 +25,47 @@ const QWEN2: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
+/// [`QWEN2`] with combining marks as part of words.
+const QWEN35: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+/// Words that change from capitals to small letters once, with a contraction at the end.
+const GPT4O: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+/// The same without contractions, one digit at a time.
+const TEKKEN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+/// Digits by threes from the end of the number; what follows must not be part of a word.
+const THOUSANDS: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
+/// Runs of punctuation.
+pub const PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|`]+";
+/// Runs of digits.
+pub const NUMBER: &str = r"\p{N}+";
+const LINE_BREAK: &str = r"[\r\n]";
+const CASED_LETTERS: &str = concat!(
+    r"\s?",
+    r"[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽ",
+    r"Ა-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼ",
+    r"ℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ",
+    r"-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+",
+);
+const WIDE_PUNCTUATION: &str = r"\s?[!-/:-~！-／：-～‘-‟　-。]+";
+const HAN_TO_HANGUL: &str = r"[一-龥ࠀ-一가-퟿]+";
+const HAN_AND_KANA: &str = r"[一-龥぀-ゟ゠-ヿ]+";
+const DEEPSEEK3: &str = concat!(
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##,
+    r"|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*",
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 
 /// One named way to cut text.
 pub struct PreTokenizer {
@@ -36,50 +77,92 @@ pub struct PreTokenizer {
     pub patterns: &'static [&'static str],
     /// A word that is a token as a whole is taken as it is, without merging (llama.cpp ties this to
     /// the name, tokenizer.json has `ignore_merges`).
-    pub whole_words: bool,
+    pub ignore_merges: bool,
+    /// Whether llama.cpp adds a begin token if the file does not decide it.
+    pub adds_bos: bool,
     /// tokenizer.json of these models requires NFC. Neither llama.cpp nor we normalise: the ids
     /// differ for text that is not in NFC already.
     pub nfc_in_json: bool,
 }
 
-/// Every pre-tokenizer there is. To add one is to add a line.
+/// One that merges inside of every word and adds nothing.
+const fn plain(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    patterns: &'static [&'static str],
+) -> PreTokenizer {
+    let (ignore_merges, adds_bos, nfc_in_json) = (false, false, false);
+    PreTokenizer { name, aliases, patterns, ignore_merges, adds_bos, nfc_in_json }
+}
+
+/// Every pre-tokenizer there is. To add one is to add a line. Of those with the same patterns and
+/// the same treatment of whole words the first one's name is given to a tokenizer.json.
 pub const ALL: &[PreTokenizer] = &[
+    plain(
+        "smollm",
+        &["starcoder", "refact", "command-r", "exaone", "codeshell", "minerva-7b", "mellum2"],
+        &[DIGIT, GPT2],
+    ),
+    plain(
+        "gpt-2",
+        &[
+            "mpt",
+            "olmo",
+            "phi-2",
+            "exaone4",
+            "jais",
+            "trillion",
+            "granite-docling",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
+        ],
+        &[GPT2],
+    ),
     PreTokenizer {
-        name: "smollm",
-        aliases: &[],
-        patterns: &[DIGIT, GPT2],
-        whole_words: false,
-        nfc_in_json: false,
+        ignore_merges: true,
+        adds_bos: true,
+        ..plain(
+            "llama-bpe",
+            &["llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+            &[LLAMA3],
+        )
     },
     PreTokenizer {
-        name: "gpt-2",
-        aliases: &[],
-        patterns: &[GPT2],
-        whole_words: false,
-        nfc_in_json: false,
-    },
-    PreTokenizer {
-        name: "llama-bpe",
-        aliases: &["llama3", "llama-v3"],
-        patterns: &[LLAMA3],
-        whole_words: true,
-        nfc_in_json: false,
-    },
-    PreTokenizer {
-        name: "qwen2",
-        aliases: &[],
-        patterns: &[QWEN2],
-        whole_words: false,
         nfc_in_json: true,
+        ..plain(
+            "qwen2",
+            &[
+                "deepseek-r1-qwen",
+                "stablelm2",
+                "hunyuan",
+                "solar-open",
+                "megrez",
+                "kormo",
+                "grok-2",
+            ],
+            &[QWEN2],
+        )
     },
+    plain("dbrx", &["smaug-bpe", "glm4", "chatglm-bpe"], &[LLAMA3]),
+    PreTokenizer { nfc_in_json: true, ..plain("qwen35", &[], &[QWEN35]) },
+    plain("gpt-4o", &["llama4", "kanana2", "talkie", "minimax-m2"], &[GPT4O]),
+    PreTokenizer { ignore_merges: true, adds_bos: true, ..plain("tekken", &[], &[TEKKEN]) },
+    plain("tiny_aya", &["cohere2moe"], &[THOUSANDS, GPT4O]),
+    plain(
+        "deepseek-llm",
+        &[],
+        &[LINE_BREAK, CASED_LETTERS, WIDE_PUNCTUATION, r"\s+$", HAN_TO_HANGUL, NUMBER],
+    ),
+    plain("deepseek-coder", &[], &[LINE_BREAK, r"\s?\p{L}+", r"\s?\p{P}+", HAN_TO_HANGUL, DIGIT]),
+    plain(
+        "deepseek-v3",
+        &["hunyuan-dense", "joyai-llm", "hy_v4"],
+        &[r"\p{N}{1,3}", HAN_AND_KANA, DEEPSEEK3],
+    ),
+    plain("falcon", &[], &[PUNCTUATION, GPT2, "[0-9][0-9][0-9]"]),
     // What llama.cpp does with a file that names none.
-    PreTokenizer {
-        name: "default",
-        aliases: &[],
-        patterns: &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
-        whole_words: false,
-        nfc_in_json: false,
-    },
+    plain("default", &[], &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, NUMBER, "[0-9][0-9][0-9]"]),
 ];
 
 /// The names, for error messages.
@@ -97,30 +180,42 @@ pub fn find(name: &str) -> Option<&'static PreTokenizer> {
 const LOOKS_AHEAD: &str = r"|\s+(?!\S)|\s+";
 
 /// A pattern in a form that never backtracks, so that time is linear and no text makes it give up.
-/// The regex crate has no look-ahead; what the last branches of [`LOOKS_AHEAD`] do is done after
-/// the match.
+/// The regex crate has no look-ahead; what the last branches of [`LOOKS_AHEAD`] and the end of
+/// [`THOUSANDS`] do is done after the match.
 struct Pattern {
     regex: Regex,
     looks_ahead: bool,
     /// White space that ends in a line break was matched by an earlier branch, which does not look
     /// ahead.
     keeps_line_breaks: bool,
+    /// A number is matched in parts of three digits from its end, unless this follows it.
+    by_thousands: Option<Regex>,
 }
 
 impl Pattern {
     fn new(pattern: &str) -> Self {
         let before = pattern.strip_suffix(LOOKS_AHEAD);
-        let regex = before.map_or(pattern.to_string(), |before| format!(r"{before}|\s+"));
+        let by_thousands =
+            (pattern == THOUSANDS).then(|| Regex::new(r"\A[\w\p{N}]").expect("our own pattern"));
+        let regex = match before {
+            Some(before) => format!(r"{before}|\s+"),
+            None if by_thousands.is_some() => r"\d+".to_string(),
+            None => pattern.to_string(),
+        };
         let regex = Regex::new(&regex).expect("our own pattern");
         Self {
             regex,
             looks_ahead: before.is_some(),
             keeps_line_breaks: pattern.contains(r"|\s*[\r\n]+|"),
+            by_thousands,
         }
     }
 
     /// Start and end of the first match from `from` on.
     fn find(&self, text: &str, from: usize) -> Option<(usize, usize)> {
+        if let Some(word) = &self.by_thousands {
+            return self.find_thousands(word, text, from);
+        }
         let found = self.regex.find_at(text, from)?;
         let mut chars = found.as_str().chars();
         let last = chars.next_back()?;
@@ -129,6 +224,27 @@ impl Pattern {
         let gives_back =
             self.looks_ahead && space && found.end() < text.len() && chars.next_back().is_some();
         Some((found.start(), found.end() - if gives_back { last.len_utf8() } else { 0 }))
+    }
+}
+
+impl Pattern {
+    /// The next part of a number that no letter follows: as many digits as leave whole threes.
+    fn find_thousands(&self, word: &Regex, text: &str, from: usize) -> Option<(usize, usize)> {
+        let mut from = from;
+        loop {
+            let found = self.regex.find_at(text, from)?;
+            let number = found.as_str();
+            from = found.end();
+            if word.is_match(&text[from..]) {
+                continue;
+            }
+            let first = match number.chars().count() % 3 {
+                0 => 3,
+                digits => digits,
+            };
+            let end = number.char_indices().nth(first).map_or(number.len(), |(at, _)| at);
+            return Some((found.start(), found.start() + end));
+        }
     }
 }
 
@@ -203,7 +319,7 @@ mod tests {
         assert_eq!(words("qwen2", "a 12"), ["a", " ", "1", "2"]);
         assert_eq!(words("default", "a=b 12345"), ["a", "=", "b", " ", "123", "45"]);
         assert_eq!(words("llama3", "1234"), words("llama-bpe", "1234"));
-        assert!(find("tekken").is_none());
+        assert!(find("bert").is_none());
     }
 
     /// The patterns as they are written, by an engine that backtracks; and llama.cpp's spelling of

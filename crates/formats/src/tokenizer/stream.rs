@@ -7,12 +7,14 @@ use super::Tokenizer;
 pub struct TokenStream {
     tokenizer: Tokenizer,
     skip_special: bool,
+    /// A space that comes first is no part of the text.
+    drops_space: bool,
     held: Vec<u8>,
 }
 
 impl TokenStream {
-    pub(super) fn new(tokenizer: Tokenizer, skip_special: bool) -> Self {
-        Self { tokenizer, skip_special, held: Vec::new() }
+    pub(super) fn new(tokenizer: Tokenizer, skip_special: bool, drops_space: bool) -> Self {
+        Self { tokenizer, skip_special, drops_space, held: Vec::new() }
     }
 
     /// The text that is certain after this token, often empty. An id outside the vocabulary gives
@@ -22,7 +24,13 @@ impl TokenStream {
             Some(bytes) => self.held.extend_from_slice(bytes),
             None => self.held.extend_from_slice("\u{FFFD}".as_bytes()),
         }
-        let held = std::mem::take(&mut self.held);
+        let mut held = std::mem::take(&mut self.held);
+        if self.drops_space && !held.is_empty() {
+            self.drops_space = false;
+            if held[0] == b' ' {
+                held.remove(0);
+            }
+        }
         let mut text = String::with_capacity(held.len());
         let mut chunks = held.utf8_chunks().peekable();
         while let Some(chunk) = chunks.next() {

@@ -2,7 +2,7 @@
 //! arXiv 1508.07909). Native only.
 
 use super::alphabet::ByteAlphabet;
-use super::pre::{self, Splitter};
+use super::pre::{self, PreTokenizer, Splitter};
 use super::vocabulary::{TokenKind, Vocabulary};
 use crate::error::{Error, Result};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -52,11 +52,11 @@ pub fn train(text: &str, vocab_size: usize, pre: &str, special: &[&str]) -> Resu
             model.get_vocab_size()
         )));
     }
-    read_model(&model, pre, special)
+    read_model(&model, known, special)
 }
 
 /// The crate shows its merges only through serde.
-fn read_model(model: &BPE, pre: &str, special: &[&str]) -> Result<Vocabulary> {
+fn read_model(model: &BPE, known: &PreTokenizer, special: &[&str]) -> Result<Vocabulary> {
     let mut tokens = vec![String::new(); model.get_vocab_size()];
     for (token, id) in model.get_vocab() {
         tokens[id as usize] = token;
@@ -76,13 +76,14 @@ fn read_model(model: &BPE, pre: &str, special: &[&str]) -> Result<Vocabulary> {
         tokens,
         kinds,
         merges: merges.ok_or_else(|| wrong("merges in a form that is not known"))?,
-        pre: pre.to_string(),
+        ignore_merges: known.ignore_merges,
+        nfc: known.nfc_in_json,
+        pre: known.name.to_string(),
         bos: first,
         eos: first,
         unknown: first,
         padding: first,
-        add_bos: false,
-        add_eos: false,
+        ..Vocabulary::default()
     };
     vocabulary.validate()?;
     Ok(vocabulary)

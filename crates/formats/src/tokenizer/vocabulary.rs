@@ -1,6 +1,8 @@
 //! The vocabulary as data, and the checks it has to pass before anything is built from it.
 
 use super::pre;
+use super::sentence_piece::scores_of_merges;
+use super::spaces::Spaces;
 use crate::error::{Error, Result};
 use std::collections::{HashMap, HashSet};
 
@@ -13,6 +15,8 @@ pub const MAX_TOKEN_BYTES: usize = 64 << 10;
 pub const MAX_MARKERS: usize = 1 << 16;
 /// Most bytes that the texts of these tokens may have together.
 pub const MAX_MARKER_BYTES: usize = 4 << 20;
+/// Longest piece that is put together by its score: all its halves are looked up.
+pub const MAX_PIECE_BYTES: usize = 512;
 
 /// What a token is, with ggml's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,27 +58,78 @@ impl TokenKind {
         matches!(self, Self::Control | Self::Unknown | Self::Unused)
     }
 
-    /// Whether merges may name the token.
+    /// Whether merges may name the token. An ordinary token that a file marks special may still be
+    /// the half of another.
     pub fn is_mergeable(self) -> bool {
+        !matches!(self, Self::Unused | Self::Byte)
+    }
+
+    /// Whether the token is a piece of text.
+    pub fn is_text(self) -> bool {
         matches!(self, Self::Normal | Self::UserDefined)
     }
 }
 
-/// A byte-level BPE vocabulary, independent of the file it came from.
-#[derive(Clone, Debug, PartialEq)]
+/// How text becomes tokens, and how tokens spell text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenizerModel {
+    /// Byte-level BPE: words, spelled in the byte alphabet, merged in the order of `merges`.
+    #[default]
+    ByteLevel,
+    /// SentencePiece's BPE in the order of `merges`; U+2581 stands for a space.
+    Merges,
+    /// SentencePiece's BPE: whatever two neighbours make a token, the best of `scores` first.
+    Scores,
+    /// SentencePiece's Unigram: the cut whose `scores` (log-probabilities) have the largest sum.
+    Unigram,
+}
+
+/// White space around a marker that belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strip {
+    /// Id of the marker.
+    pub id: u32,
+    /// Whether it takes the white space before it.
+    pub left: bool,
+    /// Whether it takes the white space after it.
+    pub right: bool,
+}
+
+/// A vocabulary, independent of the file it came from.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vocabulary {
-    /// Token text by id, in the byte-level alphabet (control tokens verbatim).
+    /// What the other fields mean.
+    pub model: TokenizerModel,
+    /// Token text by id: in the byte-level alphabet, or with U+2581 for spaces (control tokens
+    /// verbatim).
     pub tokens: Vec<String>,
     /// Kind of each token, by id.
     pub kinds: Vec<TokenKind>,
-    /// Pairs in order of rank: "left right".
+    /// Score of each token, by id; empty where merges decide.
+    pub scores: Vec<f32>,
+    /// Pairs in order of rank: "left right"; empty where scores decide.
     pub merges: Vec<String>,
-    /// llama.cpp's name of the pre-tokenizer: `smollm`, `gpt-2`, `llama-bpe`, `qwen2`, ...
+    /// llama.cpp's name of the pre-tokenizer: `smollm`, `gpt-2`, `llama-bpe`, `qwen2`, ... Empty but
+    /// for byte-level BPE.
     pub pre: String,
+    /// A word that is a token as a whole is taken as it is, without merging.
+    pub ignore_merges: bool,
+    /// tokenizer.json asks for NFC. Neither llama.cpp nor we normalise: the ids differ for text that
+    /// is not in NFC already.
+    pub nfc: bool,
+    /// What is done to spaces; byte-level BPE leaves them alone.
+    pub spaces: Spaces,
+    /// Whether neighbouring characters without a token become one unknown token.
+    pub fuse_unknown: bool,
+    /// Markers that take white space around them.
+    pub strips: Vec<Strip>,
     /// Id of the token that begins a text.
     pub bos: Option<u32>,
     /// Id of the token that ends a text.
     pub eos: Option<u32>,
+    /// Other tokens that end a generation, as the files name them (end of turn first, then end of
+    /// message); see [`Self::end_tokens`].
+    pub ends: Vec<u32>,
     /// Id of the token that stands for what has no other.
     pub unknown: Option<u32>,
     /// Id of the token that fills up short sequences.
@@ -112,10 +167,24 @@ impl Vocabulary {
         self.tokens.iter().zip(0..).map(|(t, id)| (t.as_str(), id)).collect()
     }
 
+    /// What it is called: the pre-tokenizer, or the kind of pieces.
+    pub fn name(&self) -> &str {
+        match self.model {
+            TokenizerModel::ByteLevel => &self.pre,
+            TokenizerModel::Merges | TokenizerModel::Scores => "sentencepiece",
+            TokenizerModel::Unigram => "unigram",
+        }
+    }
+
+    /// The scores under which a text is cut as the merges cut it, if there are any.
+    pub fn scores_of_merges(&self) -> Result<Option<Vec<f32>>> {
+        scores_of_merges(self)
+    }
+
     /// Everything that must hold before a tokenizer is built. Errors are `Tokenizer`, naming token
     /// or merge; an unknown pre-tokenizer is `Unsupported`.
     pub fn validate(&self) -> Result<()> {
-        if pre::find(&self.pre).is_none() {
+        if self.model == TokenizerModel::ByteLevel && pre::find(&self.pre).is_none() {
             let reason = format!("pre-tokenizers are {}", pre::names());
             return Err(Error::Unsupported {
                 file: "tokenizer".into(),
@@ -124,8 +193,35 @@ impl Vocabulary {
             });
         }
         self.check_tokens()?;
+        self.check_scores()?;
         self.check_merges()?;
         self.check_roles()
+    }
+
+    fn check_scores(&self) -> Result<()> {
+        let scored = matches!(self.model, TokenizerModel::Scores | TokenizerModel::Unigram);
+        if scored && self.scores.len() != self.tokens.len() {
+            return Err(wrong(format!(
+                "{} tokens but {} scores",
+                self.tokens.len(),
+                self.scores.len()
+            )));
+        }
+        for (id, token) in self.tokens.iter().enumerate().filter(|_| scored) {
+            if !self.kinds[id].is_text() {
+                continue;
+            }
+            if !self.scores[id].is_finite() {
+                return Err(wrong(format!("score of token {id} is {}", self.scores[id])));
+            }
+            if token.len() > MAX_PIECE_BYTES {
+                return Err(wrong(format!(
+                    "token {id} has {} bytes; one with a score has at most {MAX_PIECE_BYTES}",
+                    token.len()
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn check_tokens(&self) -> Result<()> {
@@ -206,12 +302,15 @@ impl Vocabulary {
     }
 
     fn check_roles(&self) -> Result<()> {
-        for (role, id) in [
+        let ends = self.ends.iter().map(|&id| ("end", Some(id)));
+        let strips = self.strips.iter().map(|strip| ("stripping", Some(strip.id)));
+        let roles = [
             ("bos", self.bos),
             ("eos", self.eos),
             ("unknown", self.unknown),
             ("padding", self.padding),
-        ] {
+        ];
+        for (role, id) in roles.into_iter().chain(ends).chain(strips) {
             if let Some(id) = id.filter(|&id| id as usize >= self.tokens.len()) {
                 return Err(wrong(format!(
                     "{role} token is {id}, but there are {} tokens",

@@ -151,6 +151,7 @@ pub fn model(
         provenance: provenance.map(|(k, v)| (k.to_string(), v.to_string())).into(),
         file_bytes: 0,
         warnings: vec![],
+        carried: Default::default(),
     }
 }
 

@@ -47,6 +47,7 @@ pub fn vocabulary() -> Vocabulary {
         padding: Some(2),
         add_bos: true,
         add_eos: false,
+        ..Vocabulary::default()
     }
 }
 
@@ -141,6 +142,7 @@ pub fn model(
         ]),
         file_bytes: 0,
         warnings: vec![],
+        carried: Default::default(),
     }
 }
 

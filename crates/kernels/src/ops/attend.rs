@@ -1,17 +1,20 @@
 //! Attention of the runtime: some queries over the cached keys and values of one key/value head, `y
-//! = softmax(q k^T / sqrt(D)) v`.
+//! = softmax(q k^T / sqrt(D)) v`, with what [`Scores`] says beyond that.
 //!
 //! Float order depends on the number of keys a query sees and on D alone, never on the other
-//! queries, so prefill and decode give the same bytes: a score is `lanes::dot`, an output a sum
-//! over the keys in order, multiplied, then added. The rest is a choice of registers.
+//! queries nor on keys it does not see, so prefill and decode give the same bytes: a score is
+//! `lanes::dot`, an output a sum over the keys in order, multiplied, then added. The rest is a
+//! choice of registers.
 #![allow(unsafe_code)]
 
 use super::lanes::{LANES, dot, maximum, sum};
+use super::softcap::cap;
 use crate::dispatch;
 #[cfg(target_arch = "x86_64")]
 use crate::dispatch::{Level, level};
 use crate::math::exp_f32;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Keys and values of one key/value head: row s starts at `s * stride`.
 #[derive(Clone, Copy)]
@@ -24,6 +27,19 @@ pub struct Keys<'a> {
     pub stride: usize,
 }
 
+/// How scores differ from `q k^T / sqrt(D)` of all keys up to the query's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scores<'a> {
+    /// What products are multiplied by. None: `1 / sqrt(D)`.
+    pub scale: Option<f32>,
+    /// c of `c tanh(s / c)`, after the scale.
+    pub softcap: Option<f32>,
+    /// Number of keys that a query sees, its own included. None: all up to it.
+    pub window: Option<usize>,
+    /// One more score for each query of a group, which joins the softmax and is dropped after it.
+    pub sinks: Option<&'a [f32]>,
+}
+
 /// Keys that all queries work on in turn, so that they come from the first-level cache.
 const TILE: usize = 64;
 
@@ -34,6 +50,18 @@ thread_local! {
 /// Queries q `[rows, group, D]` over cached keys; those of row r see the first `seen + r` keys. y
 /// as q.
 pub fn attend(q: &[f32], cached: Keys, seen: usize, group: usize, width: usize, y: &mut [f32]) {
+    attend_with(q, cached, seen, [group, width], &Scores::default(), y);
+}
+
+/// [`attend`] with other scores; `[group, D]` are the last two sizes of q.
+pub fn attend_with(
+    q: &[f32],
+    cached: Keys,
+    seen: usize,
+    [group, width]: [usize; 2],
+    rules: &Scores,
+    y: &mut [f32],
+) {
     let rows = q.len() / (group * width);
     let most = seen + rows - 1;
     let holds = |x: &[f32]| most >= 1 && (most - 1) * cached.stride + width <= x.len();
@@ -45,68 +73,117 @@ pub fn attend(q: &[f32], cached: Keys, seen: usize, group: usize, width: usize, 
         rows == 0 || seen > 0 && holds(cached.keys) && holds(cached.values),
         "attend: {most} keys"
     );
+    assert!(rules.sinks.is_none_or(|sinks| sinks.len() == group), "sinks of attend");
+    // Keys before the first row's window are those of no row.
+    let before = rules.window.map_or(0, |window| seen.saturating_sub(window));
+    let cached = Keys {
+        keys: &cached.keys[before * cached.stride..],
+        values: &cached.values[before * cached.stride..],
+        ..cached
+    };
+    let sight = Sight { seen: seen - before, window: rules.window, group };
     let mut scores = SCORES.take();
-    scores.resize(rows * group * most, 0.0);
-    let seen_by = |query: usize| seen + query / group;
+    score(q, cached, sight, width, rules, &mut scores);
+    y.fill(0.0);
+    add_all(&scores, cached, sight, width, y);
+    SCORES.replace(scores);
+}
+
+/// Which keys the queries of some rows see.
+#[derive(Clone, Copy)]
+struct Sight {
+    /// Keys up to the first row's own.
+    seen: usize,
+    window: Option<usize>,
+    /// Queries of a row.
+    group: usize,
+}
+
+impl Sight {
+    /// The keys of a query, cut to those from `first` to `last`.
+    fn of(self, query: usize, first: usize, last: usize) -> Range<usize> {
+        let end = self.seen + query / self.group;
+        let start = self.window.map_or(0, |window| end.saturating_sub(window));
+        start.clamp(first, last)..end.clamp(first, last)
+    }
+}
+
+/// The probabilities `[rows * group, most]` of the keys that each query sees, most being the keys
+/// of the last row.
+fn score(
+    q: &[f32],
+    cached: Keys,
+    sight: Sight,
+    width: usize,
+    rules: &Scores,
+    scores: &mut Vec<f32>,
+) {
+    let queries = q.len() / width;
+    let most = sight.seen + queries / sight.group - 1;
+    let scale = rules.scale.unwrap_or_else(|| 1.0 / (width as f32).sqrt());
+    scores.resize(queries * most, 0.0);
     for first in (0..most).step_by(TILE) {
         for (i, scores) in scores.chunks_exact_mut(most).enumerate() {
-            let last = seen_by(i).min(first + TILE);
-            if first < last {
+            let own = sight.of(i, first, first + TILE);
+            if !own.is_empty() {
                 score_keys(
                     &q[i * width..][..width],
-                    &cached.keys[first * cached.stride..],
+                    &cached.keys[own.start * cached.stride..],
                     cached.stride,
-                    &mut scores[first..last],
+                    scale,
+                    &mut scores[own],
                 );
             }
         }
     }
     for (i, scores) in scores.chunks_exact_mut(most).enumerate() {
-        softmax(&mut scores[..seen_by(i)]);
+        let scores = &mut scores[sight.of(i, 0, most)];
+        if let Some(c) = rules.softcap {
+            cap(c, scores);
+        }
+        softmax(scores, rules.sinks.map(|sinks| sinks[i % sight.group]));
     }
-    y.fill(0.0);
-    // Four queries together as far as they all see, then each by itself.
-    for first in (0..most).step_by(TILE) {
-        let values = &cached.values[first * cached.stride..];
-        let mut at = 0;
-        while at < rows * group {
-            let run = if at + 4 <= rows * group { 4 } else { 1 };
-            let (together, y) = (
-                seen_by(at).clamp(first, first + TILE) - first,
-                &mut y[at * width..][..run * width],
-            );
+}
+
+/// Adds the values of all keys to y: four queries together as far as they all see, each by itself
+/// before and after.
+fn add_all(scores: &[f32], cached: Keys, sight: Sight, width: usize, y: &mut [f32]) {
+    let queries = y.len() / width;
+    let most = sight.seen + queries / sight.group - 1;
+    let mut add = |query: usize, run: usize, keys: Range<usize>| {
+        if !keys.is_empty() {
             add_values(
-                &scores[at * most + first..],
+                &scores[query * most + keys.start..],
                 most,
-                values,
+                &cached.values[keys.start * cached.stride..],
                 cached.stride,
-                together,
-                y,
+                keys.len(),
+                &mut y[query * width..][..run * width],
                 width,
             );
-            for i in 1..run {
-                let own = seen_by(at + i).clamp(first, first + TILE) - first;
-                if own > together {
-                    let scores = &scores[(at + i) * most + first + together..];
-                    add_values(
-                        scores,
-                        most,
-                        &values[together * cached.stride..],
-                        cached.stride,
-                        own - together,
-                        &mut y[i * width..][..width],
-                        width,
-                    );
-                }
+        }
+    };
+    for first in (0..most).step_by(TILE) {
+        let mut at = 0;
+        while at < queries {
+            let run = if at + 4 <= queries { 4 } else { 1 };
+            let own = |query: usize| sight.of(query, first, first + TILE);
+            // A later query's window begins and ends later.
+            let together = own(at + run - 1).start..own(at).end;
+            if together.is_empty() {
+                (at..at + run).for_each(|query| add(query, 1, own(query)));
+            } else {
+                (at..at + run).for_each(|query| add(query, 1, own(query).start..together.start));
+                add(at, run, together.clone());
+                (at..at + run).for_each(|query| add(query, 1, together.end..own(query).end));
             }
             at += run;
         }
     }
-    SCORES.replace(scores);
 }
 
-/// Computes `scores = q k^T / sqrt(D)` for as many keys as `scores` has elements.
-fn score_keys(q: &[f32], keys: &[f32], stride: usize, scores: &mut [f32]) {
+/// Computes `scores = scale q k^T` for as many keys as `scores` has elements.
+fn score_keys(q: &[f32], keys: &[f32], stride: usize, scale: f32, scores: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if level() == Level::Avx512 && q.len().is_multiple_of(LANES) {
         assert!(
@@ -115,9 +192,9 @@ fn score_keys(q: &[f32], keys: &[f32], stride: usize, scores: &mut [f32]) {
         );
         // SAFETY: the level is one the CPU was found to have; all keys are there, as was just
         // checked.
-        return unsafe { avx512::score_keys(q, keys, stride, scores) };
+        return unsafe { avx512::score_keys(q, keys, stride, scale, scores) };
     }
-    plain_scores(q, keys, stride, scores);
+    plain_scores(q, keys, stride, scale, scores);
 }
 
 /// `y += p v` for `count` keys: one query, or four (`p` `most` apart).
@@ -156,19 +233,21 @@ fn add_values(
 }
 
 dispatch! {
-    fn plain_scores(q: &[f32], keys: &[f32], stride: usize, scores: &mut [f32]) {
-        let scale = 1.0 / (q.len() as f32).sqrt();
+    fn plain_scores(q: &[f32], keys: &[f32], stride: usize, scale: f32, scores: &mut [f32]) {
         for s in 0..scores.len() {
             scores[s] = dot(q, &keys[s * stride..][..q.len()]) * scale;
         }
     }
 
-    fn softmax(scores: &mut [f32]) {
+    fn softmax(scores: &mut [f32], sink: Option<f32>) {
         let max = maximum(scores);
+        let max = sink.map_or(max, |sink| if sink > max { sink } else { max });
         for s in 0..scores.len() {
             scores[s] = exp_f32(scores[s] - max);
         }
-        let inverse = 1.0 / sum(scores);
+        let all = sum(scores);
+        let all = sink.map_or(all, |sink| all + exp_f32(sink - max));
+        let inverse = 1.0 / all;
         for s in 0..scores.len() {
             scores[s] *= inverse;
         }
@@ -208,8 +287,13 @@ mod avx512 {
     /// # Safety
     /// D must be a multiple of 16, and `keys` hold a row for every score.
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn score_keys(q: &[f32], keys: &[f32], stride: usize, scores: &mut [f32]) {
-        let scale = 1.0 / (q.len() as f32).sqrt();
+    pub unsafe fn score_keys(
+        q: &[f32],
+        keys: &[f32],
+        stride: usize,
+        scale: f32,
+        scores: &mut [f32],
+    ) {
         for (i, scores) in scores.chunks_mut(LANES).enumerate() {
             let count = scores.len();
             let first = &keys[i * LANES * stride..];
@@ -382,14 +466,47 @@ mod tests {
         (0..n).map(|_| rng.normal() as f32).collect()
     }
 
-    /// Row by row and query by query, as decoding does, on the weakest level.
-    fn one_by_one(q: &[f32], cached: Keys, seen: usize, group: usize, width: usize) -> Vec<f32> {
+    /// Row by row and query by query, on the weakest level, over the keys it sees alone.
+    fn one_by_one(
+        q: &[f32],
+        cached: Keys,
+        seen: usize,
+        [group, width]: [usize; 2],
+        rules: &Scores,
+    ) -> Vec<f32> {
         force(Level::Scalar);
         let mut y = vec![f32::NAN; q.len()];
         for (i, (q, y)) in q.chunks(width).zip(y.chunks_mut(width)).enumerate() {
-            attend(q, cached, seen + i / group, 1, width, y);
+            let seen = seen + i / group;
+            let hidden = rules.window.map_or(0, |window| seen.saturating_sub(window));
+            let cached = Keys {
+                keys: &cached.keys[hidden * cached.stride..],
+                values: &cached.values[hidden * cached.stride..],
+                ..cached
+            };
+            let sinks = rules.sinks.map(|sinks| &sinks[i % group..][..1]);
+            let rules = Scores { window: None, sinks, ..*rules };
+            attend_with(q, cached, seen - hidden, [1, width], &rules, y);
         }
         y
+    }
+
+    /// By the definition, in f64.
+    fn naive(q: &[f32], cached: Keys, seen: usize, group: usize, rules: &Scores) -> Vec<f64> {
+        let row = |i: usize| cached.keys[i * cached.stride..].iter().zip(q);
+        let scale = rules.scale.map_or(1.0 / (q.len() as f64).sqrt(), f64::from);
+        let score = |i: usize| {
+            let s = scale * row(i).map(|(k, q)| f64::from(*k) * f64::from(*q)).sum::<f64>();
+            rules.softcap.map_or(s, |c| (s / f64::from(c)).tanh() * f64::from(c))
+        };
+        let sees = rules.window.map_or(0, |window| seen.saturating_sub(window))..seen;
+        let weights: Vec<f64> = sees.clone().map(|i| score(i).exp()).collect();
+        let sink = rules.sinks.map_or(0.0, |sinks| f64::from(sinks[group]).exp());
+        let all = weights.iter().sum::<f64>() + sink;
+        let value = |i: usize, d: usize| f64::from(cached.values[i * cached.stride + d]);
+        (0..q.len())
+            .map(|d| sees.clone().zip(&weights).map(|(i, w)| w * value(i, d)).sum::<f64>() / all)
+            .collect()
     }
 
     #[test]
@@ -409,15 +526,30 @@ mod tests {
                 (numbers(1, (seen + rows) * stride), numbers(2, (seen + rows) * stride));
             let (q, cached) =
                 (numbers(3, rows * group * width), Keys { keys: &keys, values: &values, stride });
-            let want = one_by_one(&q, cached, seen, group, width);
-            for level in available() {
-                force(level);
-                let mut y = vec![f32::NAN; q.len()];
-                attend(&q, cached, seen, group, width, &mut y);
-                assert!(
-                    y.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()),
-                    "{level:?} {rows} {group} {seen} {width}"
-                );
+            let sinks = numbers(4, group);
+            let rules = |window, softcap: Option<f32>| Scores {
+                scale: softcap.map(|_| 0.3),
+                softcap,
+                window,
+                sinks: softcap.map(|_| &sinks[..]),
+            };
+            let windows = [None, Some(1), Some(7), Some(64), Some(100), Some(1000)];
+            for rules in windows.map(|w| rules(w, w.map(|w| 2.0 + w as f32 / 99.0))) {
+                let want = one_by_one(&q, cached, seen, [group, width], &rules);
+                for level in available() {
+                    force(level);
+                    let mut y = vec![f32::NAN; q.len()];
+                    attend_with(&q, cached, seen, [group, width], &rules, &mut y);
+                    assert!(
+                        y.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()),
+                        "{level:?} {rows} {group} {seen} {width} {rules:?}"
+                    );
+                }
+                for (i, (q, y)) in q.chunks(width).zip(want.chunks(width)).enumerate() {
+                    let exact = naive(q, cached, seen + i / group, i % group, &rules);
+                    let off = y.iter().zip(&exact).map(|(y, e)| (f64::from(*y) - e).abs());
+                    assert!(off.fold(0.0, f64::max) < 1e-5, "{seen} {width} {rules:?}");
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Causal grouped-query attention: `y = softmax(q k^T / sqrt(D)) v`, each query seeing the keys up
-//! to its own position.
+//! to its own position; [`Scores`] are the variations.
 //!
 //! Training works on blocks of query rows, so that memory never holds T x S scores (as
 //! FlashAttention, Dao et al., 2022, arXiv 2205.14135, but with whole key rows per block): with `P
@@ -8,16 +8,21 @@
 //!     dV += P^T dY;   dP = dY V^T;   dS = P (dP - delta);   dQ = dS K / sqrt(D)
 //!     dK += dS^T Q / sqrt(D)
 //!
+//! Where scores are capped, `c tanh(S / c)`, dS is multiplied by `1 - tanh(S / c)^2`. A sink z, one
+//! more score of a head whose probability nothing reads, has `dz = -sum exp(z - log-sum-exp) delta`.
+//!
 //! One task owns one (batch, key/value head) with all its query heads, so dK and dV need no atomics
 //! and their order is fixed.
 
 use super::gemm::{View, product};
 use super::lanes::{dot, maximum, sum};
+use super::softcap::cap;
 use crate::{Pool, Real, dispatch, uninit_vec};
+use std::ops::Range;
 
 /// Causal grouped-query attention: q `[B, T, H, D]`, k and v `[B, S, K, D]`, y `[B, T, H, D]`, S >=
-/// T; query t stands at key position S - T + t. Scores are scaled by 1/sqrt(D).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// T; query t stands at key position S - T + t.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
     /// B: sequences that do not see each other.
     pub batch: usize,
@@ -31,6 +36,24 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// D: elements of a head.
     pub head_dim: usize,
+    /// What becomes of the products of queries and keys.
+    pub scores: Scores,
+}
+
+/// What becomes of products of queries and keys before the softmax.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// What they are multiplied by; None: `1 / sqrt(D)`.
+    pub scale: Option<f64>,
+    /// c of `c tanh(score / c)`, applied after the scale.
+    pub softcap: Option<f64>,
+    /// Number of keys that a query sees, that at its own position included; None: all before it.
+    pub window: Option<usize>,
+}
+
+impl Scores {
+    /// Scaled by `1 / sqrt(D)`.
+    pub const PLAIN: Self = Self { scale: None, softcap: None, window: None };
 }
 
 /// Query tokens per block.
@@ -53,11 +76,19 @@ impl AttentionShape {
         self.batch * self.queries * self.heads * self.head_dim
     }
     /// Keys the query t sees.
-    fn seen(&self, t: usize) -> usize {
-        self.keys - self.queries + t + 1
+    fn seen(&self, t: usize) -> Range<usize> {
+        let end = self.keys - self.queries + t + 1;
+        end - self.scores.window.unwrap_or(end).clamp(1, end)..end
+    }
+    /// Keys that some of the queries of a block see.
+    fn seen_by(&self, block: &QueryBlock) -> Range<usize> {
+        self.seen(block.first).start..self.seen(block.first + block.count - 1).end
     }
     fn scale<T: Real>(&self) -> T {
-        T::from_f64(1.0 / (self.head_dim as f64).sqrt())
+        T::from_f64(self.scores.scale.unwrap_or(1.0 / (self.head_dim as f64).sqrt()))
+    }
+    fn softcap<T: Real>(&self) -> Option<T> {
+        self.scores.softcap.map(T::from_f64)
     }
     /// Offset of (batch, token, head) in q, and of (batch, key, kv head) in k.
     fn query_at(&self, b: usize, t: usize, head: usize) -> usize {
@@ -110,28 +141,48 @@ dispatch! {
         }
     }
 
-    /// Scores become probabilities; keys past `seen` get 0. Returns the log of the sum of exp.
-    fn softmax[T: Real](scores: &mut [T], seen: usize) -> T {
-        let (scores, hidden) = scores.split_at_mut(seen);
-        hidden.fill(T::ZERO);
+    /// Scores become probabilities beside that of a sink; keys that are not `seen` get 0. Returns
+    /// the log of the sum of exp.
+    fn softmax[T: Real](scores: &mut [T], seen: Range<usize>, sink: Option<T>) -> T {
+        let scores = only_seen(scores, seen);
+        let n = scores.len();
         let max = maximum(scores);
-        for i in 0..seen {
+        let max = if let Some(sink) = sink { max.maximum(sink) } else { max };
+        for i in 0..n {
             scores[i] = (scores[i] - max).exp();
         }
         let total = sum(scores);
+        let total = if let Some(sink) = sink { total + (sink - max).exp() } else { total };
         let inverse = T::ONE / total;
-        for i in 0..seen {
+        for i in 0..n {
             scores[i] *= inverse;
         }
         max + total.ln()
     }
 
     /// Scores become the probabilities of the forward, from its log-sum-exp.
-    fn softmax_again[T: Real](scores: &mut [T], seen: usize, log_sum_exp: T) {
-        let (scores, hidden) = scores.split_at_mut(seen);
-        hidden.fill(T::ZERO);
-        for i in 0..seen {
+    fn softmax_again[T: Real](scores: &mut [T], seen: Range<usize>, log_sum_exp: T) {
+        let scores = only_seen(scores, seen);
+        for i in 0..scores.len() {
             scores[i] = (scores[i] - log_sum_exp).exp();
+        }
+    }
+
+    /// As [`softmax_again`] of capped scores; dP becomes dS.
+    fn capped_again[T: Real](
+        scores: &mut [T],
+        dp: &mut [T],
+        seen: Range<usize>,
+        c: T,
+        log_sum_exp: T,
+        delta: T,
+    ) {
+        let (scores, dp) = (only_seen(scores, seen.clone()), only_seen(dp, seen));
+        let dp = &mut dp[..scores.len()];
+        for i in 0..scores.len() {
+            let t = (scores[i] / c).tanh();
+            scores[i] = (c * t - log_sum_exp).exp();
+            dp[i] = scores[i] * (dp[i] - delta) * (T::ONE - t * t);
         }
     }
 
@@ -144,13 +195,25 @@ dispatch! {
     }
 }
 
-/// Training forward. `log_sum_exp` `[B, T, H]` is what the backward needs of the softmax.
+/// The values at the keys that are seen; the others become 0.
+#[inline(always)]
+fn only_seen<T: Real>(values: &mut [T], seen: Range<usize>) -> &mut [T] {
+    let (values, after) = values.split_at_mut(seen.end);
+    let (before, values) = values.split_at_mut(seen.start);
+    before.fill(T::ZERO);
+    after.fill(T::ZERO);
+    values
+}
+
+/// Training forward; `sinks` `[H]` where heads have one. `log_sum_exp` `[B, T, H]` is what the backward needs of the softmax.
+#[allow(clippy::too_many_arguments)]
 pub fn attention<T: Real>(
     pool: &Pool,
     shape: AttentionShape,
     q: &[T],
     k: &[T],
     v: &[T],
+    sinks: Option<&[T]>,
     y: &mut [T],
     log_sum_exp: &mut [T],
 ) {
@@ -174,10 +237,11 @@ pub fn attention<T: Real>(
             first,
             count: BLOCK.min(shape.queries - first),
         };
-        let (rows, n) = (block.count * group, shape.seen(first + block.count - 1));
+        let keys = shape.seen_by(&block);
+        let (rows, n) = (block.count * group, keys.len());
         let mut q_block = uninit_vec(rows * d);
         block.gather(&shape, q, shape.scale(), &mut q_block);
-        let at = shape.key_at(block.b, 0, block.kv);
+        let at = shape.key_at(block.b, keys.start, block.kv);
         let mut p = uninit_vec(rows * n);
         product(
             &mut p,
@@ -192,7 +256,13 @@ pub fn attention<T: Real>(
         let sums = p
             .chunks_exact_mut(n)
             .enumerate()
-            .map(|(r, p)| softmax(p, shape.seen(first + r / group)))
+            .map(|(r, p)| {
+                let seen = within(shape.seen(first + r / group), &keys);
+                if let Some(c) = shape.softcap() {
+                    cap(c, &mut p[seen.clone()]);
+                }
+                softmax(p, seen, sinks.map(|sinks| sinks[block.kv * group + r % group]))
+            })
             .collect();
         product(
             &mut q_block,
@@ -218,6 +288,27 @@ pub fn attention<T: Real>(
     });
 }
 
+/// Keys as numbers from the first one of some.
+fn within(seen: Range<usize>, keys: &Range<usize>) -> Range<usize> {
+    seen.start - keys.start..seen.end - keys.start
+}
+
+/// Gradients of sinks `[H]` from what the forward gave; added up over the rows in their order.
+pub fn sinks_backward<T: Real>(
+    shape: AttentionShape,
+    sinks: &[T],
+    y: &[T],
+    log_sum_exp: &[T],
+    dy: &[T],
+) -> Vec<T> {
+    let (d, mut dsinks) = (shape.head_dim, vec![T::ZERO; sinks.len()]);
+    for (row, (y, dy)) in y.chunks_exact(d).zip(dy.chunks_exact(d)).enumerate() {
+        let head = row % shape.heads;
+        dsinks[head] -= (sinks[head] - log_sum_exp[row]).exp() * dot(y, dy);
+    }
+    dsinks
+}
+
 /// Tasks of the backward, about. Where there are fewer (batch, kv head) pairs, the query blocks of
 /// each are dealt out to several tasks, whose dK and dV are added in order.
 const TASKS: usize = 16;
@@ -240,7 +331,8 @@ struct Saved<'a, T> {
     dy: &'a [T],
 }
 
-/// Gradients of [`attention`]; dq, dk, dv are overwritten. Memory beyond them is bounded by a block
+/// Gradients of [`attention`]; dq, dk, dv are overwritten; those of sinks are
+/// [`sinks_backward`]'s. Memory beyond them is bounded by a block
 /// of query rows, never T x T.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_backward<T: Real>(
@@ -327,7 +419,9 @@ fn head_backward<T: Real>(
     let (mut p, mut dp) = (zeros(most * shape.keys), zeros(most * shape.keys));
     for (turn, first) in mine.enumerate() {
         let block = QueryBlock { b, kv, first, count: BLOCK.min(shape.queries - first) };
-        let (rows, n) = (block.count * group, shape.seen(first + block.count - 1));
+        let keys = shape.seen_by(&block);
+        let (rows, n) = (block.count * group, keys.len());
+        let (k, v) = (&k[keys.start * stride..], &v[keys.start * stride..]);
         block.gather(shape, saved.q, shape.scale(), &mut q_block);
         block.gather(shape, saved.y, T::ONE, &mut y_block);
         block.gather(shape, saved.dy, T::ONE, &mut dy_block);
@@ -346,29 +440,18 @@ fn head_backward<T: Real>(
         {
             let t = first + r / group;
             let row = (b * shape.queries + t) * shape.heads + kv * group + r % group;
-            softmax_again(p, shape.seen(t), saved.log_sum_exp[row]);
-            score_gradient(p, dp, dot(&y_block[r * d..][..d], &dy_block[r * d..][..d]));
+            let (seen, sum) = (within(shape.seen(t), &keys), saved.log_sum_exp[row]);
+            let delta = dot(&y_block[r * d..][..d], &dy_block[r * d..][..d]);
+            if let Some(c) = shape.softcap() {
+                capped_again(p, dp, seen, c, sum, delta);
+            } else {
+                softmax_again(p, seen, sum);
+                score_gradient(p, dp, delta);
+            }
         }
-        product(
-            &mut out.dv,
-            d,
-            View::transposed(&p, n),
-            View::rows(&dy_block, d),
-            n,
-            d,
-            rows,
-            true,
-        );
-        product(
-            &mut out.dk,
-            d,
-            View::transposed(&dp, n),
-            View::rows(&q_block, d),
-            n,
-            d,
-            rows,
-            true,
-        );
+        let (dk, dv) = (&mut out.dk[keys.start * d..], &mut out.dv[keys.start * d..]);
+        product(dv, d, View::transposed(&p, n), View::rows(&dy_block, d), n, d, rows, true);
+        product(dk, d, View::transposed(&dp, n), View::rows(&q_block, d), n, d, rows, true);
         let dq = &mut out.dq[turn * BLOCK * group * d..][..rows * d];
         product(dq, d, View::rows(&dp, n), View::rows(k, stride), rows, d, n, false);
         scale_in_place(shape.scale(), dq);

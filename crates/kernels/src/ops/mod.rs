@@ -2,6 +2,7 @@
 // Loops over indices on purpose: see `lanes`.
 #![allow(clippy::needless_range_loop)]
 
+pub mod activation;
 pub mod adamw;
 pub mod attend;
 pub mod attention;
@@ -13,4 +14,6 @@ pub mod linear;
 pub mod loss;
 pub mod rms_norm;
 pub mod rope;
+pub mod routing;
+pub mod softcap;
 pub mod swiglu;

@@ -1,17 +1,26 @@
 //! A network out of a model: its parts found by name, checked, and laid out as the kernels read
 //! them.
 
-use super::{Arithmetic, Block, Network};
+use super::attention::{Attention, KeysAndValues};
+use super::check::check_graph;
+use super::experts::Experts;
+use super::feed_forward::{Dense, FeedForward};
+use super::norm::NormLayer;
+use super::per_layer_input::{PerLayerGate, PerLayerInput};
+use super::{Arithmetic, Block, Network, Rotation};
 use crate::cache::Kept;
 use crate::linear_parts::{Wrapping, widened};
 use crate::low_rank::Factors;
 use crate::matrix::{Matrix, Projection, vector};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{
-    ActivationSite, EMBEDDING, FINAL_NORM, HEAD, Linear, LinearSpec, Norm, Rope,
+    self as graph, ActivationSite, EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, HEAD, Linear,
+    LinearSpec, Norm, NormKind, PER_LAYER_EMBEDDING, PER_LAYER_MODEL_PROJECTION, PER_LAYER_NORM,
+    Parameter, Rope,
 };
 use halfstep_formats::{Error as FormatError, Model, Quantization, TensorData};
-use halfstep_kernels::ops::rope::RopeTable;
+use halfstep_kernels::ops::activation::Activation;
+use halfstep_kernels::ops::routing::{Routing, Score};
 use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
 
@@ -33,7 +42,10 @@ impl Network {
                 ));
             }
         };
-        let mut builder = Builder { model, quantization, pool: &pool, ropes: vec![] };
+        check_graph(model)?;
+        let linears = (0..architecture.layers.len()).map(|layer| architecture.linears(layer));
+        let linears = linears.collect();
+        let mut builder = Builder { model, quantization, pool: &pool, linears, ropes: vec![] };
         builder.check_quantizers()?;
         model.check_low_rank()?;
         model.check_linear_parts()?;
@@ -43,10 +55,41 @@ impl Network {
         let embedding = Arc::new(builder.table(EMBEDDING)?);
         let head =
             if architecture.tied_head { embedding.clone() } else { Arc::new(builder.table(HEAD)?) };
-        let final_norm = vector(model, FINAL_NORM, architecture.hidden_size, &pool)?;
-        let ropes = builder.ropes.into_iter().map(|(_, table)| table).collect();
-        Ok(Self { architecture, embedding, blocks, final_norm, head, ropes, pool })
+        let per_layer_input = architecture.per_layer_input;
+        Ok(Self {
+            embedding,
+            per_layer_input: per_layer_input
+                .map(|input| builder.per_layer_input(input.width))
+                .transpose()?,
+            blocks,
+            final_norm: builder.final_norm()?,
+            head,
+            ropes: builder.ropes,
+            architecture,
+            pool,
+        })
     }
+}
+
+/// The kernel's word for a function.
+fn activation(of: graph::Activation) -> Activation {
+    match of {
+        graph::Activation::Silu => Activation::Silu,
+        graph::Activation::GeluTanh => Activation::GeluTanh,
+        graph::Activation::SquaredRelu => Activation::SquaredRelu,
+        graph::Activation::Clamped { alpha, limit } => Activation::Clamped { alpha, limit },
+    }
+}
+
+/// The kernel's words for a routing.
+fn routing(experts: &graph::Experts) -> Routing {
+    let graph::Routing { score, groups, normalise, scale, .. } = experts.routing;
+    let score = match score {
+        graph::Score::Softmax => Score::Softmax,
+        graph::Score::SoftmaxOfChosen => Score::SoftmaxOfChosen,
+        graph::Score::Sigmoid => Score::Sigmoid,
+    };
+    Routing { used: experts.used, score, groups, normalise, scale }
 }
 
 /// Takes the parts of a network out of a model. `quantization` is None when everything runs in
@@ -55,8 +98,10 @@ struct Builder<'a> {
     model: &'a Model,
     quantization: Option<&'a Quantization>,
     pool: &'a Pool,
+    /// Of every layer.
+    linears: Vec<Vec<LinearSpec>>,
     /// The rotations of the layers that are built so far.
-    ropes: Vec<((usize, Option<Rope>), RopeTable)>,
+    ropes: Vec<Rotation>,
 }
 
 impl Builder<'_> {
@@ -78,52 +123,207 @@ impl Builder<'_> {
     }
 
     fn block(&mut self, layer: usize) -> Result<Block> {
+        let l = &self.model.architecture.layers[layer];
+        let feed_forward = match &l.feed_forward {
+            graph::FeedForward::Dense(dense) => {
+                let linears = [Linear::Gate, Linear::Up, Linear::Down];
+                FeedForward::Dense(self.dense(layer, dense, linears)?)
+            }
+            graph::FeedForward::Experts(experts) => {
+                FeedForward::Experts(self.experts(layer, experts)?)
+            }
+        };
+        let per_layer = self.model.architecture.per_layer_input;
+        let scale = self.parameter(layer, Parameter::OutputScale)?;
+        Ok(Block {
+            attn_norm: self.norm(layer, Norm::Attention)?,
+            attention: self.attention(layer)?,
+            post_attention: self.norm(layer, Norm::PostAttention)?,
+            ffn_norm: self.norm(layer, Norm::FeedForward)?,
+            feed_forward,
+            post_feed_forward: self.norm(layer, Norm::PostFeedForward)?,
+            per_layer: per_layer.map(|_| self.per_layer_gate(layer)).transpose()?,
+            output_scale: scale.map(|scale| scale[0]),
+        })
+    }
+
+    fn attention(&mut self, layer: usize) -> Result<Attention> {
         let architecture = &self.model.architecture;
-        let (attention, linears) =
-            (&architecture.layers[layer].attention, architecture.linears(layer));
-        let widths = architecture.norms(layer);
+        let a = &architecture.layers[layer].attention;
+        let rope = a.rope.as_ref().map(|rope| self.rotation(a.head_dim, rope));
+        let own = match a.kv_from {
+            None => Some(self.keys_and_values(layer)?),
+            Some(_) => None,
+        };
+        Ok(Attention {
+            q: self.linear(Linear::Q, layer)?,
+            own,
+            o: self.linear(Linear::O, layer)?,
+            query_norm: self.norm(layer, Norm::Query)?,
+            sub_norm: self.norm(layer, Norm::AttentionOutput)?,
+            sinks: self.parameter(layer, Parameter::Sinks)?,
+            rope,
+            source: a.kv_from.unwrap_or(layer),
+        })
+    }
+
+    fn keys_and_values(&self, layer: usize) -> Result<KeysAndValues> {
+        let architecture = &self.model.architecture;
+        let a = &architecture.layers[layer].attention;
         let kept = |site| -> Result<Kept> {
             let spec = self.quantization.map_or(ActivationSpec::F32, |q| q.at(layer, site));
             Ok(Kept { spec, step: self.step_of(spec, site, layer)? })
         };
-        let norm = |kind: Norm| {
-            let spec = widths.iter().find(|(norm, _)| *norm == kind);
-            let read = |(norm, shape): &(Norm, Vec<usize>)| {
-                vector(self.model, &norm.weight_name(layer), shape.iter().product(), self.pool)
-            };
-            spec.map(read).transpose()
+        let reads =
+            |(i, l): &(usize, &graph::Layer)| *i == layer || l.attention.kv_from == Some(layer);
+        let readers = architecture.layers.iter().enumerate().filter(reads);
+        // None is the widest.
+        let widest = readers.map(|(_, l)| l.attention.window.unwrap_or(usize::MAX)).max();
+        let value_norm = NormLayer {
+            kind: NormKind::Rms,
+            eps: architecture.norm.eps,
+            width: a.head_dim,
+            weight: vec![1.0; a.head_dim],
+            bias: None,
         };
-        let needed = |kind: Norm| norm(kind).map(|norm| norm.expect("every layer has this norm"));
-        let linear = |kind: Linear| {
-            let spec = linears.iter().find(|linear| linear.kind == kind);
-            self.linear(*spec.expect("every layer has these linears"), layer)
-        };
-        let key = (attention.head_dim, attention.rope.clone());
-        let rope = self.ropes.iter().position(|(rope, _)| *rope == key);
-        Ok(Block {
-            attn_norm: needed(Norm::Attention)?,
-            query_norm: norm(Norm::Query)?,
-            key_norm: norm(Norm::Key)?,
-            ffn_norm: needed(Norm::FeedForward)?,
-            q: linear(Linear::Q)?,
-            k: linear(Linear::K)?,
-            v: linear(Linear::V)?,
-            o: linear(Linear::O)?,
-            gate: linear(Linear::Gate)?,
-            up: linear(Linear::Up)?,
-            down: linear(Linear::Down)?,
+        Ok(KeysAndValues {
+            k: self.linear(Linear::K, layer)?,
+            v: self.linear(Linear::V, layer)?,
+            key_norm: self.norm(layer, Norm::Key)?,
+            value_norm: a.v_norm.then_some(value_norm),
             keys: kept(ActivationSite::KCache)?,
             values: kept(ActivationSite::VCache)?,
-            rope: rope.unwrap_or_else(|| {
-                let table = attention.rope_table(architecture.max_positions);
-                self.ropes.push((key, table));
-                self.ropes.len() - 1
-            }),
+            window: widest.filter(|&window| window < usize::MAX),
         })
     }
 
-    fn linear(&self, spec: LinearSpec, layer: usize) -> Result<Projection> {
-        let LinearSpec { kind: linear, shape: [o, i], bias } = spec;
+    fn dense(
+        &self,
+        layer: usize,
+        dense: &graph::Dense,
+        [gate, up, down]: [Linear; 3],
+    ) -> Result<Dense> {
+        let sub_norm = if down == Linear::Down { self.norm(layer, Norm::DownInput)? } else { None };
+        Ok(Dense {
+            gate: if dense.gated { Some(self.linear(gate, layer)?) } else { None },
+            up: self.linear(up, layer)?,
+            down: self.linear(down, layer)?,
+            activation: activation(dense.activation),
+            intermediate_size: dense.intermediate_size,
+            sub_norm,
+        })
+    }
+
+    fn experts(&self, layer: usize, experts: &graph::Experts) -> Result<Experts> {
+        let expert = |e| self.dense(layer, &experts.expert, Linear::expert(e));
+        let shared = |shared| self.dense(layer, shared, Linear::SHARED);
+        let router = self.parameter(layer, Parameter::Router)?;
+        Ok(Experts {
+            router: router.expect("experts have a router"),
+            router_bias: self.parameter(layer, Parameter::RouterBias)?,
+            choice_bias: self.parameter(layer, Parameter::ChoiceBias)?,
+            routing: routing(experts),
+            experts: (0..experts.count as u16).map(expert).collect::<Result<_>>()?,
+            shared: experts.shared.as_ref().map(shared).transpose()?,
+            shared_gate: self.parameter(layer, Parameter::SharedGate)?,
+        })
+    }
+
+    fn per_layer_gate(&self, layer: usize) -> Result<PerLayerGate> {
+        let of = match &self.model.architecture.layers[layer].feed_forward {
+            graph::FeedForward::Dense(dense) => dense.activation,
+            graph::FeedForward::Experts(experts) => experts.expert.activation,
+        };
+        Ok(PerLayerGate {
+            gate: self.linear(Linear::PerLayerGate, layer)?,
+            projection: self.linear(Linear::PerLayerProjection, layer)?,
+            norm: self.norm(layer, Norm::PerLayer)?.expect("per-layer inputs have this norm"),
+            activation: activation(of),
+        })
+    }
+
+    fn per_layer_input(&self, width: usize) -> Result<PerLayerInput> {
+        let a = &self.model.architecture;
+        let all = a.layers.len() * width;
+        let matrix = |name, rows, cols, keep_packed| {
+            Matrix::new(self.model, name, rows, cols, keep_packed, self.pool)
+        };
+        let packed = self.quantization.is_some();
+        let weight = self.vector(PER_LAYER_NORM, &[width])?;
+        Ok(PerLayerInput {
+            embedding: matrix(PER_LAYER_EMBEDDING, a.vocab_size, all, packed)?,
+            projection: matrix(PER_LAYER_MODEL_PROJECTION, all, a.hidden_size, false)?,
+            norm: self.norm_layer(a.norm.kind, width, weight, None),
+            width,
+            layers: a.layers.len(),
+        })
+    }
+
+    /// Index of a rotation, which is made if there is none like it.
+    fn rotation(&mut self, head_dim: usize, rope: &Rope) -> usize {
+        let same = |other: &Rotation| other.head_dim == head_dim && other.rope == *rope;
+        self.ropes.iter().position(same).unwrap_or_else(|| {
+            // The frequencies of short sequences where these are others.
+            let length = rope.original().unwrap_or(self.model.architecture.max_positions);
+            let table = rope.table(head_dim, length);
+            self.ropes.push(Rotation { head_dim, rope: rope.clone(), table });
+            self.ropes.len() - 1
+        })
+    }
+
+    /// A norm of a layer, if it has it.
+    fn norm(&self, layer: usize, norm: Norm) -> Result<Option<NormLayer>> {
+        let a = &self.model.architecture;
+        let norms = a.norms(layer);
+        let Some((_, shape)) = norms.iter().find(|(kind, _)| *kind == norm) else {
+            return Ok(None);
+        };
+        let weight = self.vector(&norm.weight_name(layer), shape)?;
+        let bias = if a.norm.bias && !norm.is_of_heads() {
+            Some(self.vector(&norm.bias_name(layer), shape)?)
+        } else {
+            None
+        };
+        let width = *shape.last().expect("a norm has a width");
+        Ok(Some(self.norm_layer(a.norm_kind(layer, norm), width, weight, bias)))
+    }
+
+    fn final_norm(&self) -> Result<NormLayer> {
+        let a = &self.model.architecture;
+        let bias = a.norm.bias.then(|| self.vector(FINAL_NORM_BIAS, &[a.hidden_size]));
+        let weight = self.vector(FINAL_NORM, &[a.hidden_size])?;
+        Ok(self.norm_layer(a.norm.kind, a.hidden_size, weight, bias.transpose()?))
+    }
+
+    fn norm_layer(
+        &self,
+        kind: NormKind,
+        width: usize,
+        mut weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+    ) -> NormLayer {
+        let norm = &self.model.architecture.norm;
+        if norm.offset != 0.0 {
+            weight.iter_mut().for_each(|w| *w += norm.offset as f32);
+        }
+        NormLayer { kind, eps: norm.eps, width, weight, bias }
+    }
+
+    /// Another tensor of a layer, if it has it.
+    fn parameter(&self, layer: usize, parameter: Parameter) -> Result<Option<Vec<f32>>> {
+        let parameters = self.model.architecture.parameters_of(layer);
+        let found = parameters.iter().find(|(kind, _)| *kind == parameter);
+        found.map(|(_, shape)| self.vector(&parameter.name_in(layer), shape)).transpose()
+    }
+
+    fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        vector(self.model, name, shape, self.pool)
+    }
+
+    fn linear(&self, linear: Linear, layer: usize) -> Result<Projection> {
+        let linears = &self.linears[layer];
+        let spec = linears.iter().find(|spec| spec.kind == linear);
+        let &LinearSpec { shape: [o, i], bias, .. } = spec.expect("the layer has this linear");
         let name = linear.weight_name(layer);
         let weight = Matrix::new(self.model, &name, o, i, self.quantization.is_some(), self.pool)?;
         let activation = match self.quantization {
@@ -136,7 +336,7 @@ impl Builder<'_> {
             .and_then(|parts| Wrapping::new(parts, i, self.quantization.is_some(), self.pool))
             .map(Box::new);
         let bias = if bias {
-            Some(vector(self.model, &linear.bias_name(layer), o, self.pool)?)
+            Some(self.vector(&linear.bias_name(layer), &[o])?)
         } else {
             parts.and_then(|parts| parts.bias.as_deref()).map(widened)
         };

@@ -3,12 +3,16 @@
 #![allow(dead_code)] // each test file uses its part
 
 use half::f16;
-use halfstep_formats::architecture::{ActivationSite, Linear, QkNorm, Role, Sizes};
+use halfstep_formats::architecture::{
+    Activation, ActivationSite, Dense, Experts, FeedForward, Layer, Linear, LongScaling, NormKind,
+    NormPlaces, Normalization, Parameter, PerLayerInput, QkNorm, Role, Rope, RopeScaling, Routing,
+    Score, Sizes, Temper, YarnScaling,
+};
 use halfstep_formats::linear_parts::{OnlineMap, PostNorm, Signs, Sparse, Term};
 use halfstep_formats::{
     Architecture, LinearParts, LowRank, Model, Quantization, Tensor, TensorData,
 };
-use halfstep_kernels::ops::rope::Llama3Scaling;
+use halfstep_kernels::ops::rope::{Llama3Scaling, RopePairs};
 use halfstep_kernels::quant::element::RowTable;
 use halfstep_kernels::quant::nearest::quantize;
 use halfstep_kernels::quant::observer::{Observer, find_scales};
@@ -42,12 +46,12 @@ fn sizes() -> Sizes {
 
 /// Llama 3's kind: scaled rope, a head of its own, a head width that is no multiple of 32.
 pub fn untied() -> Architecture {
-    let rope_scaling = Some(Llama3Scaling {
+    let rope_scaling = Some(RopeScaling::Llama3(Llama3Scaling {
         factor: 8.0,
         low_freq_factor: 1.0,
         high_freq_factor: 4.0,
         original_max_position: 64,
-    });
+    }));
     let sizes =
         Sizes { rope_scaling, tied_head: false, heads: 4, kv_heads: 4, head_dim: 24, ..sizes() };
     sizes.decoder("llama")
@@ -65,11 +69,152 @@ pub fn mixed() -> Architecture {
     let [first, second, _] = &mut mixed.layers[..] else { unreachable!("three layers") };
     first.attention.qkv_bias = true;
     second.attention.qk_norm = Some(QkNorm::Head);
-    second.attention.rope.theta = 5e5;
+    second.attention.rope = Some(Rope::plain(5e5, 64));
     (second.attention.heads, second.attention.kv_heads) = (3, 1);
     second.attention.head_dim = 64;
-    second.feed_forward.intermediate_size = 96;
+    second.feed_forward = FeedForward::Dense(Dense::swiglu(96));
     mixed
+}
+
+/// The graphs of the zoo.
+pub const GRAPHS: std::ops::Range<u64> = 0..20;
+
+/// A graph whose every field is drawn: windows, ropes and tempers short enough to be felt within
+/// nine tokens.
+pub fn drawn(seed: u64) -> Architecture {
+    let mut draw = Draw(Rng::new(seed, 7));
+    let mut drawn = architecture();
+    drawn.norm = Normalization {
+        kind: draw.of([NormKind::Rms, NormKind::Layer]),
+        bias: draw.yes(3),
+        eps: 1e-5,
+        offset: draw.of([0.0, 1.0]),
+    };
+    drawn.embed_scale = draw.of([1.0, 8.0]);
+    drawn.logit_scale = draw.of([1.0, 0.25]);
+    drawn.logit_softcap = draw.some(3.0);
+    drawn.tied_head = draw.yes(2);
+    drawn.per_layer_input = draw.some(PerLayerInput { width: 12 });
+    for i in 0..drawn.layers.len() {
+        draw.layer(&mut drawn.layers[i]);
+        if i > 0 && draw.yes(3) {
+            let source = draw.0.below(i as u64) as usize;
+            let a = drawn.layers[source].attention.clone();
+            if a.kv_from.is_none() {
+                let own = &mut drawn.layers[i].attention;
+                (own.kv_heads, own.head_dim, own.heads) = (a.kv_heads, a.head_dim, a.heads);
+                (own.rope, own.kv_from) = (a.rope, Some(source));
+            }
+        }
+    }
+    drawn
+}
+
+struct Draw(Rng);
+
+impl Draw {
+    /// True once in so many times.
+    fn yes(&mut self, times: u64) -> bool {
+        self.0.below(times) == 0
+    }
+
+    fn some<T>(&mut self, value: T) -> Option<T> {
+        self.yes(2).then_some(value)
+    }
+
+    fn of<T: Clone, const N: usize>(&mut self, values: [T; N]) -> T {
+        values[self.0.below(N as u64) as usize].clone()
+    }
+
+    fn layer(&mut self, layer: &mut Layer) {
+        let a = &mut layer.attention;
+        a.head_dim = self.of([16, 24, 32]);
+        a.kv_heads = self.of([1, 2]);
+        a.heads = a.kv_heads * self.of([1, 2, 3]);
+        (a.qkv_bias, a.o_bias, a.v_norm) = (self.yes(2), self.yes(2), self.yes(3));
+        let norms = [QkNorm::Head, QkNorm::Whole, QkNorm::PerHead].map(Some);
+        a.qk_norm = if self.yes(2) { None } else { self.of(norms) };
+        (a.sinks, a.sub_norm) = (self.yes(2), self.yes(3));
+        (a.scale, a.softcap) = (self.some(0.35), self.some(2.5));
+        a.window = self.of([None, Some(1), Some(3), Some(6)]);
+        a.temper = self.some(Temper { beta: 0.4, length: 3 });
+        a.rope = if self.yes(5) { None } else { Some(self.rope(a.head_dim)) };
+        layer.norms = self.of([NormPlaces::PRE, NormPlaces::POST, NormPlaces::AROUND]);
+        layer.parallel = self.yes(3);
+        if layer.parallel {
+            layer.norms.pre_feed_forward = self.yes(2);
+        }
+        layer.residual_scale = self.of([1.0, 0.4]);
+        layer.output_scale = self.yes(3);
+        layer.feed_forward = self.feed_forward();
+    }
+
+    fn rope(&mut self, head_dim: usize) -> Rope {
+        let turned = self.of([head_dim, head_dim / 4 * 2]);
+        let factors = |first: f64| (0..turned / 2).map(|i| first + i as f64 / 4.0).collect();
+        let original = self.of([5, 200]);
+        let long =
+            LongScaling { short: factors(1.0), long: factors(2.0), original, magnitude: 1.2 };
+        let original_max_position = 6;
+        let llama3 = Llama3Scaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position,
+        };
+        let yarn = YarnScaling {
+            factor: 4.0,
+            original: 300,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            truncate: self.yes(2),
+            magnitude: YarnScaling::usual_magnitude(4.0),
+        };
+        let scaling = self.of([
+            None,
+            Some(RopeScaling::Linear { factor: 2.0 }),
+            Some(RopeScaling::Llama3(llama3)),
+            Some(RopeScaling::Yarn(yarn)),
+            Some(RopeScaling::Long(long.into())),
+            Some(RopeScaling::Proportional { share: 0.5, factor: 1.5 }),
+            Some(RopeScaling::Dynamic { factor: 3.0, original }),
+            Some(RopeScaling::Factors((0..turned / 2).map(|i| 1.0 + i as f32).collect())),
+        ]);
+        let pairs = self.of([RopePairs::Half, RopePairs::Interleaved]);
+        Rope { theta: self.of([100.0, 10_000.0]), turned, pairs, scaling }
+    }
+
+    fn dense(&mut self, intermediate_size: usize, sub_norm: bool) -> Dense {
+        let kinds = [Activation::Silu, Activation::GeluTanh, Activation::SquaredRelu];
+        let clamped = Activation::Clamped { alpha: 1.702, limit: 1.0 };
+        let gated = !self.yes(4);
+        let activation = if gated && self.yes(4) { clamped } else { self.of(kinds) };
+        Dense { intermediate_size, activation, gated, bias: self.yes(2), sub_norm }
+    }
+
+    fn feed_forward(&mut self) -> FeedForward {
+        if self.yes(2) {
+            let sub_norm = self.yes(2);
+            return FeedForward::Dense(self.dense(96, sub_norm));
+        }
+        let routing = Routing {
+            score: self.of([Score::Softmax, Score::SoftmaxOfChosen, Score::Sigmoid]),
+            bias: self.yes(2),
+            choice_bias: self.yes(2),
+            groups: self.some([3, 2]),
+            normalise: self.yes(2),
+            scale: self.of([1.0, 2.5]),
+        };
+        let shared = self.yes(2).then(|| self.dense(40, false));
+        FeedForward::Experts(Experts {
+            count: 6,
+            used: self.of([1, 2, 3]),
+            expert: self.dense(48, false),
+            routing,
+            shared,
+            shared_gate: shared.is_some() && self.yes(2),
+        })
+    }
 }
 
 /// Weights large enough that the output is far from flat.
@@ -77,8 +222,19 @@ pub fn float_model(architecture: Architecture) -> Model {
     let mut rng = Rng::new(11, 0);
     let mut tensors = BTreeMap::new();
     for spec in architecture.tensors() {
-        let (width, norm) = (*spec.shape.last().unwrap() as f64, spec.role.is_vector());
-        let values = (0..spec.shape.iter().product()).map(|_| if norm { 1.0 + 0.1 * rng.normal() } else { 1.5 * rng.normal() / width.sqrt() } as f32);
+        let width = *spec.shape.last().unwrap() as f64;
+        let (middle, spread) = match spec.role {
+            Role::Norm(_) | Role::FinalNorm | Role::PerLayerNorm => {
+                (1.0 - architecture.norm.offset, 0.1)
+            }
+            Role::Bias(_) | Role::Parameter(Parameter::OutputScale) => (1.0, 0.1),
+            Role::Parameter(Parameter::Sinks | Parameter::RouterBias) => (0.0, 1.0),
+            Role::NormBias(_) | Role::FinalNormBias => (0.0, 0.3),
+            Role::Parameter(Parameter::ChoiceBias) => (0.0, 0.3),
+            _ => (0.0, 1.5 / width.sqrt()),
+        };
+        let values =
+            (0..spec.shape.iter().product()).map(|_| (middle + spread * rng.normal()) as f32);
         let data = TensorData::F32(values.collect());
         tensors.insert(spec.name, Tensor { shape: spec.shape, data });
     }
@@ -95,6 +251,7 @@ pub fn float_model(architecture: Architecture) -> Model {
         provenance,
         file_bytes: 0,
         warnings: vec![],
+        carried: Default::default(),
     }
 }
 
@@ -109,8 +266,8 @@ pub fn quantized(
     for spec in model.architecture.tensors() {
         let quantizer = match spec.role {
             Role::Linear(_) => Some(weights),
-            Role::Embedding | Role::Head => tables,
-            Role::FinalNorm | Role::Norm(_) | Role::Bias(_) => None,
+            Role::Embedding | Role::Head | Role::PerLayerEmbedding => tables,
+            _ => None,
         };
         if let Some(quantizer) = quantizer {
             let tensor = model.tensors.get_mut(&spec.name).unwrap();
@@ -288,7 +445,18 @@ pub fn grid(grid: Int, granularity: Granularity) -> QuantSpec {
 
 /// A float model, every kind of activation and cache quantizer, weights of 2 to 8 bits, packed and
 /// float tables, tied and not.
-pub fn zoo() -> Vec<(&'static str, Model)> {
+pub fn zoo() -> Vec<(String, Model)> {
+    let known = plain_zoo().into_iter().map(|(name, model)| (name.to_string(), model));
+    let float = |seed| (format!("graph {seed}"), float_model(drawn(seed)));
+    let packed = |seed| {
+        let q = quantization(ActivationSpec::token(8), ActivationSpec::F16);
+        let weights = grid(Int::symmetric(8), Granularity::Channel);
+        (format!("graph {seed}, w8 a8"), quantized(drawn(seed), weights, Some(weights), q))
+    };
+    known.chain(GRAPHS.map(float)).chain(GRAPHS.skip(1).step_by(2).map(packed)).collect()
+}
+
+fn plain_zoo() -> Vec<(&'static str, Model)> {
     use ActivationSpec as A;
     let (q4_0, q8_0) = (QuantSpec::Q4_0, QuantSpec::Q8_0);
     let channel = |bits| grid(Int::symmetric(bits), Granularity::Channel);

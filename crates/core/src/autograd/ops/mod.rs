@@ -4,14 +4,17 @@
 //! A weight is not an argument of its operation but part of it: its gradient goes straight into the
 //! parameter's buffer (a [`Sink`]), summed over micro-batches there, and never through the tape.
 
+pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod bias;
 pub(crate) mod fake_quant;
 pub(crate) mod input_map;
 pub(crate) mod linear;
-pub(crate) mod rms_norm;
+pub(crate) mod norm;
 pub(crate) mod rope;
-pub(crate) mod swiglu;
+pub(crate) mod routing;
+pub(crate) mod rows;
+pub(crate) mod scale;
 
 use crate::autograd::tensor::Tensor;
 use crate::device::{Device, DeviceBuffer};
@@ -47,6 +50,22 @@ pub(crate) trait Op<D: Device, const N: usize>: Send + Sync {
         y: &Tensor<D>,
         dy: &Tensor<D>,
     ) -> Result<[Option<Tensor<D>>; N]>;
+}
+
+/// An operation of as many arguments as it is given, whose backward reads all of them.
+pub(crate) trait ManyOp<D: Device>: Send + Sync {
+    /// Name of the operation in errors.
+    fn name(&self) -> &'static str;
+
+    fn forward(&self, device: &D, arguments: &[Tensor<D>]) -> Result<Tensor<D>>;
+
+    /// As [`Op::backward`].
+    fn backward(
+        &self,
+        device: &D,
+        arguments: &[Tensor<D>],
+        dy: &Tensor<D>,
+    ) -> Result<Vec<Option<Tensor<D>>>>;
 }
 
 /// Where the gradient of one parameter is summed.

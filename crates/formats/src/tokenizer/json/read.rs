@@ -1,23 +1,28 @@
 //! tokenizer.json to a vocabulary. What decides the ids is read by structure, never by a file's or
 //! a model's name.
 
+use super::pieces;
 use super::schema::{
-    AddedToken, Bpe, Config, File, MAX_STEPS, Pattern, Piece, Roles, Step, TokenName,
+    AddedToken, Bpe, Config, Entries, File, MAX_STEPS, Pattern, Piece, Roles, Step, TokenName,
 };
 use crate::error::{Error, Result};
 use crate::json::typed;
 use crate::tokenizer::alphabet::ByteAlphabet;
-use crate::tokenizer::pre::{self, DIGIT, GPT2, PreTokenizer};
-use crate::tokenizer::vocabulary::{MAX_TOKENS, TokenKind, Vocabulary, shown, unused_token};
+use crate::tokenizer::pre::{self, DIGIT, GPT2, NUMBER, PUNCTUATION, PreTokenizer};
+use crate::tokenizer::vocabulary::{
+    MAX_TOKENS, Strip, TokenKind, TokenizerModel, Vocabulary, shown, unused_token,
+};
+use serde::de::DeserializeOwned;
+use std::collections::HashSet;
 
-const MAX_FILE_BYTES: usize = 256 << 20;
+pub(super) const MAX_FILE_BYTES: usize = 256 << 20;
 const MAX_CONFIG_BYTES: usize = 16 << 20;
 const MAX_DEPTH: usize = 128;
 /// Ids that no token has are filled up as llama.cpp's converter does, but a file may not have many
 /// more of them than tokens.
 const MAX_GAPS: usize = 4096;
 
-fn unsupported(file: &str, name: impl Into<String>, reason: impl Into<String>) -> Error {
+pub(super) fn unsupported(file: &str, name: impl Into<String>, reason: impl Into<String>) -> Error {
     Error::Unsupported { file: file.into(), name: name.into(), reason: reason.into() }
 }
 
@@ -25,60 +30,119 @@ fn wrong(reason: String) -> Error {
     Error::Tokenizer { reason }
 }
 
-/// Reads a vocabulary; the caller validates it.
-pub fn read(file: &str, bytes: &[u8], config: Option<&[u8]>) -> Result<Vocabulary> {
+/// Reads a vocabulary, and what there is to say about it; the caller validates it.
+pub fn read(file: &str, bytes: &[u8], config: Option<&[u8]>) -> Result<(Vocabulary, Vec<String>)> {
     check_size(file, "tokenizer.json", bytes, MAX_FILE_BYTES)?;
     check_depth(file, bytes)?;
     let parsed: File = typed(file, bytes, 0)?;
-    let config: Config = match config {
-        None => Config::default(),
-        Some(bytes) => {
-            let file = format!("{file} (tokenizer_config.json)");
-            check_size(&file, "tokenizer_config.json", bytes, MAX_CONFIG_BYTES)?;
-            check_depth(&file, bytes)?;
-            typed(&file, bytes, 0)?
+    from_parts(file, parsed, config)
+}
+
+/// A tokenizer_config.json as one of the types of its keys.
+pub fn read_config<T: Default + DeserializeOwned>(file: &str, config: Option<&[u8]>) -> Result<T> {
+    let Some(bytes) = config else { return Ok(T::default()) };
+    let file = format!("{file} (tokenizer_config.json)");
+    check_size(&file, "tokenizer_config.json", bytes, MAX_CONFIG_BYTES)?;
+    check_depth(&file, bytes)?;
+    typed(&file, bytes, 0)
+}
+
+/// A vocabulary from the sections of a tokenizer.json.
+pub fn from_parts(
+    file: &str,
+    parsed: File,
+    config: Option<&[u8]>,
+) -> Result<(Vocabulary, Vec<String>)> {
+    let config: Config = read_config(file, config)?;
+    let bpe = &parsed.model;
+    let scored = !bpe.vocab.scores.is_empty();
+    let kind = bpe.r#type.as_deref().unwrap_or(if scored { "Unigram" } else { "BPE" });
+    let mut vocabulary = Vocabulary::default();
+    match kind {
+        "BPE" if !pieces::is_pieces(&parsed) => {
+            read_byte_level(file, &parsed, &mut vocabulary)?;
         }
-    };
-    if let Some(kind) = parsed.model.r#type.as_deref().filter(|&kind| kind != "BPE") {
-        return Err(unsupported(
-            file,
-            format!("model type {}", shown(kind)),
-            "only byte-level BPE is",
-        ));
+        "BPE" => {
+            vocabulary.model = TokenizerModel::Merges;
+            pieces::read(file, &parsed, &mut vocabulary)?;
+        }
+        "Unigram" => {
+            vocabulary.model = TokenizerModel::Unigram;
+            pieces::read(file, &parsed, &mut vocabulary)?;
+        }
+        other => {
+            return Err(unsupported(
+                file,
+                format!("model type {}", shown(other)),
+                "known are BPE and Unigram",
+            ));
+        }
     }
-    let pre = recognise(file, parsed.pre_tokenizer.as_ref())?;
-    check_model(file, &parsed.model, pre)?;
-    check_normalizer(file, parsed.normalizer.as_ref(), pre)?;
-    check_decoder(file, parsed.decoder.as_ref())?;
+    check_model(file, bpe)?;
+    vocabulary.ignore_merges = bpe.ignore_merges;
     let frame = frame(file, parsed.post_processor.as_ref())?;
-    let (tokens, kinds) = tokens_by_id(file, parsed.model.vocab.0, parsed.added_tokens.0)?;
-    if parsed.model.unk_token.is_some() && !ByteAlphabet::new().is_whole_in(&tokens) {
+    let pieces = vocabulary.model != TokenizerModel::ByteLevel;
+    let model = parsed.model;
+    let mut warnings = Vec::new();
+    tokens_by_id(file, &mut vocabulary, model.vocab, parsed.added_tokens.0, &mut warnings)?;
+    let own = parsed.decoder.as_ref().is_some_and(|step| step.halfstep.is_some());
+    if pieces && !own {
+        pieces::mark(&mut vocabulary, model.byte_fallback, model.unk_token, model.unk_id);
+    } else if !pieces
+        && model.unk_token.is_some()
+        && !ByteAlphabet::new().is_whole_in(&vocabulary.tokens)
+    {
         return Err(unsupported(
             file,
             "model.unk_token",
             "the vocabulary has no token for some bytes, which would become it",
         ));
     }
-    let mut vocabulary = Vocabulary {
-        tokens,
-        kinds,
-        merges: parsed.model.merges.0.into_iter().map(|m| m.0).collect(),
-        pre: pre.name.to_string(),
-        bos: None,
-        eos: None,
-        unknown: None,
-        padding: None,
-        add_bos: false,
-        add_eos: false,
-    };
+    vocabulary.merges = model.merges.0.into_iter().map(|m| m.0).collect();
+    warn_of_special_halves(&vocabulary, &mut warnings);
     match parsed.decoder.and_then(|step| step.halfstep) {
         Some(roles) => take_roles(file, &mut vocabulary, roles)?,
-        None => find_roles(file, &mut vocabulary, &config, &frame)?,
+        None => find_roles(file, &mut vocabulary, &config, &frame, &mut warnings)?,
     }
-    Ok(vocabulary)
+    Ok((vocabulary, warnings))
 }
 
-fn check_size(file: &str, what: &str, bytes: &[u8], cap: usize) -> Result<()> {
+fn read_byte_level(file: &str, parsed: &File, vocabulary: &mut Vocabulary) -> Result<()> {
+    let pre = recognise(file, parsed.pre_tokenizer.as_ref(), parsed.model.ignore_merges)?;
+    vocabulary.pre = pre.name.to_string();
+    if parsed.model.byte_fallback {
+        return Err(unsupported(file, "model.byte_fallback", "it changes the ids"));
+    }
+    vocabulary.nfc = match &parsed.normalizer {
+        None => false,
+        Some(step) if step.r#type == "NFC" => true,
+        Some(step) => {
+            return Err(unsupported(
+                file,
+                format!("normalizer {}", shown(&step.r#type)),
+                "the text is encoded as it is",
+            ));
+        }
+    };
+    check_decoder(file, parsed.decoder.as_ref())
+}
+
+/// Ordinary tokens that are marked special are no fault: they are found as they are, and made by
+/// merges as well.
+fn warn_of_special_halves(vocabulary: &Vocabulary, warnings: &mut Vec<String>) {
+    let made: HashSet<String> = vocabulary.merges.iter().map(|m| m.replacen(' ', "", 1)).collect();
+    let tokens = vocabulary.tokens.iter().zip(&vocabulary.kinds).enumerate();
+    for (id, (token, kind)) in tokens {
+        if *kind == TokenKind::Control && made.contains(token) {
+            warnings.push(format!(
+                "token {id} {:?} is marked special, though merges make it",
+                shown(token)
+            ));
+        }
+    }
+}
+
+pub(super) fn check_size(file: &str, what: &str, bytes: &[u8], cap: usize) -> Result<()> {
     if bytes.len() > cap {
         return Err(Error::Memory {
             file: file.into(),
@@ -91,7 +155,7 @@ fn check_size(file: &str, what: &str, bytes: &[u8], cap: usize) -> Result<()> {
 }
 
 /// serde_json limits the nesting of what it builds; what it passes over would go unlimited.
-fn check_depth(file: &str, bytes: &[u8]) -> Result<()> {
+pub(super) fn check_depth(file: &str, bytes: &[u8]) -> Result<()> {
     let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
     for (offset, &byte) in bytes.iter().enumerate() {
         match byte {
@@ -114,14 +178,23 @@ fn check_depth(file: &str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Which of our pre-tokenizers cuts as this section does.
-fn recognise(file: &str, section: Option<&Step>) -> Result<&'static PreTokenizer> {
+/// Which of our pre-tokenizers cuts as this section does, the one that treats whole words as the
+/// model does if there is one.
+fn recognise(
+    file: &str,
+    section: Option<&Step>,
+    ignore_merges: bool,
+) -> Result<&'static PreTokenizer> {
     let mut patterns = Vec::new();
     if let Some(step) = section {
         flatten(file, step, &mut patterns, 0)?;
     }
-    let found = pre::ALL.iter().find(|known| known.patterns == patterns.as_slice());
-    found.ok_or_else(|| {
+    // Some files have the characters themselves where others have an escape.
+    let plain = |pattern: &str| pattern.replace('\r', r"\r").replace('\n', r"\n");
+    let patterns: Vec<String> = patterns.into_iter().map(plain).collect();
+    let mut same = pre::ALL.iter().filter(|known| known.patterns == patterns.as_slice());
+    let first = same.clone().next();
+    same.find(|known| known.ignore_merges == ignore_merges).or(first).ok_or_else(|| {
         let name = match patterns.as_slice() {
             [] => "pre_tokenizer without a pattern".to_string(),
             patterns => format!(
@@ -158,7 +231,10 @@ fn flatten<'s>(
             }
         }
         "Digits" if step.individual_digits == Some(true) => patterns.push(DIGIT),
-        "Digits" => return refuse("digits are known one by one only"),
+        "Digits" => patterns.push(NUMBER),
+        "Punctuation" if step.behavior.as_deref() == Some("Contiguous") => {
+            patterns.push(PUNCTUATION)
+        }
         "Split" => match (&step.pattern, step.behavior.as_deref(), step.invert.unwrap_or(false)) {
             // Our patterns that come in this form match every character, so that removing what lies
             // between them removes nothing.
@@ -174,39 +250,18 @@ fn flatten<'s>(
     Ok(())
 }
 
-fn check_model(file: &str, model: &Bpe, pre: &PreTokenizer) -> Result<()> {
+fn check_model(file: &str, model: &Bpe) -> Result<()> {
     let empty = |text: &Option<String>| text.as_deref().unwrap_or("").is_empty();
     for (name, fine) in [
         ("model.dropout", model.dropout.unwrap_or(0.0) == 0.0),
         ("model.continuing_subword_prefix", empty(&model.continuing_subword_prefix)),
         ("model.end_of_word_suffix", empty(&model.end_of_word_suffix)),
-        ("model.byte_fallback", !model.byte_fallback),
     ] {
         if !fine {
             return Err(unsupported(file, name, "it changes the ids"));
         }
     }
-    if model.ignore_merges != pre.whole_words {
-        let reason = format!("the pre-tokenizer {} goes with {}", pre.name, pre.whole_words);
-        return Err(unsupported(
-            file,
-            format!("model.ignore_merges {}", model.ignore_merges),
-            reason,
-        ));
-    }
     Ok(())
-}
-
-fn check_normalizer(file: &str, normalizer: Option<&Step>, pre: &PreTokenizer) -> Result<()> {
-    match normalizer {
-        None => Ok(()),
-        Some(step) if step.r#type == "NFC" && pre.nfc_in_json => Ok(()),
-        Some(step) => Err(unsupported(
-            file,
-            format!("normalizer {}", shown(&step.r#type)),
-            "the text is encoded as it is",
-        )),
-    }
 }
 
 fn check_decoder(file: &str, decoder: Option<&Step>) -> Result<()> {
@@ -288,9 +343,12 @@ fn read_template<'s>(file: &str, step: &'s Step) -> Result<Frame<'s>> {
 
 fn tokens_by_id(
     file: &str,
-    entries: Vec<(String, u32)>,
+    vocabulary: &mut Vocabulary,
+    entries: Entries,
     added: Vec<AddedToken>,
-) -> Result<(Vec<String>, Vec<TokenKind>)> {
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let (entries, mut scores) = (entries.ids, entries.scores);
     let count = entries.len() + added.len();
     let last =
         entries.iter().map(|(_, id)| *id).chain(added.iter().map(|t| t.id)).max().unwrap_or(0)
@@ -299,8 +357,13 @@ fn tokens_by_id(
         return Err(wrong(format!("token id {last} in a vocabulary of {count} tokens")));
     }
     let mut slots: Vec<Option<(String, TokenKind)>> = (0..=last).map(|_| None).collect();
-    for (token, id) in entries {
-        if let Some((other, _)) = slots[id as usize].replace((token, TokenKind::Normal)) {
+    for (mut token, id) in entries {
+        let mut kind = TokenKind::Normal;
+        if token.is_empty() {
+            warnings.push(format!("token {id} is empty; no text gives it"));
+            (token, kind) = (unused_token(id as usize), TokenKind::Unused);
+        }
+        if let Some((other, _)) = slots[id as usize].replace((token, kind)) {
             return Err(wrong(format!(
                 "id {id} belongs to {:?} and to another token",
                 shown(&other)
@@ -308,14 +371,21 @@ fn tokens_by_id(
         }
     }
     for token in added {
-        if token.lstrip || token.rstrip || token.single_word {
-            let reason = "tokens that take part of the text around them (lstrip, rstrip, \
-                          single_word) are not";
+        if token.single_word {
+            let reason = "tokens that must stand alone (single_word) are not";
             return Err(unsupported(
                 file,
                 format!("added token {:?}", shown(&token.content)),
                 reason,
             ));
+        }
+        if token.lstrip || token.rstrip {
+            let (left, right) = (token.lstrip, token.rstrip);
+            vocabulary.strips.push(Strip { id: token.id, left, right });
+        }
+        if token.content.is_empty() {
+            warnings.push(format!("added token {} is empty; no text gives it", token.id));
+            continue;
         }
         let kind = if token.special { TokenKind::Control } else { TokenKind::UserDefined };
         match &mut slots[token.id as usize] {
@@ -337,7 +407,12 @@ fn tokens_by_id(
         .into_iter()
         .enumerate()
         .map(|(id, slot)| slot.unwrap_or_else(|| (unused_token(id), TokenKind::Unused)));
-    Ok(filled.unzip())
+    (vocabulary.tokens, vocabulary.kinds) = filled.unzip();
+    if !scores.is_empty() {
+        scores.resize(vocabulary.tokens.len(), 0.0);
+    }
+    vocabulary.scores = scores;
+    Ok(())
 }
 
 /// Roles from tokenizer_config.json and the post-processor. Where both speak of adding a token the
@@ -347,6 +422,7 @@ fn find_roles(
     vocabulary: &mut Vocabulary,
     config: &Config,
     frame: &Frame,
+    warnings: &mut Vec<String>,
 ) -> Result<()> {
     let ids = vocabulary.ids();
     let role = |key: &str, name: &Option<TokenName>| -> Result<Option<u32>> {
@@ -360,8 +436,16 @@ fn find_roles(
         ids.get(text).copied().map(Some).ok_or_else(missing)
     };
     let (bos, eos) = (role("bos_token", &config.bos_token)?, role("eos_token", &config.eos_token)?);
-    let (unknown, padding) =
-        (role("unk_token", &config.unk_token)?, role("pad_token", &config.pad_token)?);
+    // Nothing needs these two.
+    let mut spare = |key: &str, name: &Option<TokenName>| match role(key, name) {
+        Err(Error::Tokenizer { reason }) => {
+            warnings.push(reason);
+            None
+        }
+        found => found.unwrap_or_default(),
+    };
+    let unknown = spare("unk_token", &config.unk_token).or(vocabulary.unknown);
+    let padding = spare("pad_token", &config.pad_token);
     let framed = |added: Option<(&str, u32)>, named: Option<u32>| -> Result<Option<u32>> {
         let Some((text, id)) = added else { return Ok(named) };
         if ids.get(text) != Some(&id) {
@@ -389,7 +473,9 @@ fn find_roles(
 
 /// Roles from our own section.
 fn take_roles(file: &str, vocabulary: &mut Vocabulary, roles: Roles) -> Result<()> {
-    if pre::find(&roles.pre).is_none_or(|p| p.name != vocabulary.pre) {
+    // Several names may have the patterns of the section.
+    let patterns = |name: &str| pre::find(name).map(|pre| pre.patterns);
+    if patterns(&roles.pre) != patterns(&vocabulary.pre) {
         let reason = format!("the pre_tokenizer section is that of {}", vocabulary.pre);
         return Err(unsupported(file, format!("halfstep.pre {:?}", shown(&roles.pre)), reason));
     }
@@ -407,5 +493,10 @@ fn take_roles(file: &str, vocabulary: &mut Vocabulary, roles: Roles) -> Result<(
     (vocabulary.bos, vocabulary.eos, vocabulary.unknown, vocabulary.padding) =
         (roles.bos, roles.eos, roles.unknown, roles.padding);
     (vocabulary.add_bos, vocabulary.add_eos) = (roles.add_bos, roles.add_eos);
+    vocabulary.ends = roles.ends;
+    if !roles.scores.is_empty() {
+        vocabulary.model = TokenizerModel::Scores;
+        (vocabulary.scores, vocabulary.merges) = (roles.scores, Vec::new());
+    }
     Ok(())
 }

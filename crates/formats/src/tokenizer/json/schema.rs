@@ -4,7 +4,7 @@ use crate::tokenizer::vocabulary::MAX_TOKENS;
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Formatter;
 use std::marker::PhantomData;
 
@@ -26,7 +26,7 @@ pub struct File {
     pub model: Bpe,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 pub struct AddedToken {
     pub id: u32,
     pub content: String,
@@ -44,13 +44,22 @@ pub struct AddedToken {
 
 /// A normalizer, pre-tokenizer, post-processor or decoder: the fields of all that we know, of which
 /// each has some.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub struct Step {
     pub r#type: String,
     #[serde(default)]
     pub pretokenizers: Capped<Step, MAX_STEPS>,
     #[serde(default)]
     pub processors: Capped<Step, MAX_STEPS>,
+    #[serde(default)]
+    pub normalizers: Capped<Step, MAX_STEPS>,
+    #[serde(default)]
+    pub decoders: Capped<Step, MAX_STEPS>,
+    pub content: Option<String>,
+    pub prepend: Option<String>,
+    pub replacement: Option<String>,
+    pub prepend_scheme: Option<String>,
+    pub split: Option<bool>,
     pub add_prefix_space: Option<bool>,
     pub use_regex: Option<bool>,
     pub individual_digits: Option<bool>,
@@ -81,11 +90,14 @@ pub struct SpecialToken {
     pub ids: Capped<u32, MAX_STEPS>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub struct Bpe {
     pub r#type: Option<String>,
     pub dropout: Option<f64>,
     pub unk_token: Option<String>,
+    pub unk_id: Option<u32>,
+    #[serde(default)]
+    pub fuse_unk: bool,
     pub continuing_subword_prefix: Option<String>,
     pub end_of_word_suffix: Option<String>,
     #[serde(default)]
@@ -107,6 +119,11 @@ pub struct Roles {
     pub padding: Option<u32>,
     pub add_bos: bool,
     pub add_eos: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<u32>,
+    /// Where scores decide what merges; the merges of the file say the same as well as they can.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<f32>,
     /// Pairs of id and ggml type, for the types that added_tokens cannot express.
     pub kinds: Vec<(u32, u8)>,
 }
@@ -178,45 +195,59 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for CappedVisitor<
     }
 }
 
-/// The object `{"token": id}`, every entry kept, so that a repeated one is found. A
-/// list (the form of other model types) counts as empty.
-pub struct Entries(pub Vec<(String, u32)>);
+/// The object `{"token": id}`, every entry kept, so that a repeated one is found; or, of other
+/// model types, a list of `["token", score]`, whose places are the ids.
+#[derive(Default)]
+pub struct Entries {
+    pub ids: Vec<(String, u32)>,
+    pub scores: Vec<f32>,
+}
 
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(EntriesVisitor).map(Entries)
+        deserializer.deserialize_any(EntriesVisitor)
     }
 }
 
 struct EntriesVisitor;
 
 impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Vec<(String, u32)>;
+    type Value = Entries;
 
     fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(f, "an object of at most {MAX_TOKENS} token ids")
+        write!(f, "an object of at most {MAX_TOKENS} token ids, or a list of tokens with scores")
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+        let mut entries = Entries::default();
         while let Some(entry) = map.next_entry::<String, u32>()? {
-            if entries.len() == MAX_TOKENS {
+            if entries.ids.len() == MAX_TOKENS {
                 return Err(A::Error::invalid_length(MAX_TOKENS + 1, &self));
             }
-            entries.push(entry);
+            entries.ids.push(entry);
         }
         Ok(entries)
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Vec::new())
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries, A::Error> {
+        let mut entries = Entries::default();
+        while let Some((token, score)) = seq.next_element::<(String, f64)>()? {
+            if entries.ids.len() == MAX_TOKENS {
+                return Err(A::Error::invalid_length(MAX_TOKENS + 1, &self));
+            }
+            entries.ids.push((token, entries.scores.len() as u32));
+            entries.scores.push(score as f32);
+        }
+        Ok(entries)
     }
 }
 
-impl Serialize for Entries {
+/// Tokens as that object.
+pub struct ById<'v>(pub &'v [String]);
+
+impl Serialize for ById<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (token, id) in &self.0 {
-            map.serialize_entry(token, id)?;
+        for (id, token) in self.0.iter().enumerate() {
+            map.serialize_entry(token, &id)?;
         }
         map.end()
     }
@@ -232,6 +263,28 @@ pub struct Config {
     pub pad_token: Option<TokenName>,
     pub add_bos_token: Option<bool>,
     pub add_eos_token: Option<bool>,
+}
+
+/// What stands in for the sections of a tokenizer.json where there is none.
+#[derive(Deserialize, Default)]
+pub struct SlowConfig {
+    pub tokenizer_class: Option<String>,
+    pub add_prefix_space: Option<bool>,
+    pub added_tokens_decoder: Option<BTreeMap<String, DecodedToken>>,
+}
+
+/// An entry of `added_tokens_decoder`, which is an [`AddedToken`] without its id.
+#[derive(Deserialize)]
+pub struct DecodedToken {
+    pub content: String,
+    #[serde(default)]
+    pub single_word: bool,
+    #[serde(default)]
+    pub lstrip: bool,
+    #[serde(default)]
+    pub rstrip: bool,
+    #[serde(default)]
+    pub special: bool,
 }
 
 #[derive(Deserialize)]

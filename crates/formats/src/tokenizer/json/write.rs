@@ -1,10 +1,13 @@
 //! A vocabulary to tokenizer.json and tokenizer_config.json.
 
-use super::schema::{AddedToken, Entries, Roles};
-use crate::tokenizer::pre::{self, DIGIT, GPT2, PreTokenizer};
-use crate::tokenizer::vocabulary::{TokenKind, Vocabulary};
+use super::pieces;
+use super::schema::{AddedToken, ById, Roles};
+use crate::tokenizer::pre::{self, DIGIT, GPT2, NUMBER, PUNCTUATION, PreTokenizer};
+use crate::tokenizer::sentence_piece::merges_of_scores;
+use crate::tokenizer::vocabulary::{TokenKind, TokenizerModel, Vocabulary};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 #[derive(Serialize)]
 struct File<'v> {
@@ -20,44 +23,78 @@ struct File<'v> {
 }
 
 #[derive(Serialize)]
-struct Model<'v> {
-    r#type: &'static str,
-    dropout: (),
-    unk_token: (),
-    continuing_subword_prefix: (),
-    end_of_word_suffix: (),
-    fuse_unk: bool,
-    byte_fallback: bool,
-    ignore_merges: bool,
-    vocab: Entries,
-    merges: &'v [String],
+#[serde(untagged)]
+enum Model<'v> {
+    Bpe {
+        r#type: &'static str,
+        dropout: (),
+        unk_token: Option<&'v str>,
+        continuing_subword_prefix: (),
+        end_of_word_suffix: (),
+        fuse_unk: bool,
+        byte_fallback: bool,
+        ignore_merges: bool,
+        vocab: ById<'v>,
+        merges: Cow<'v, [String]>,
+    },
+    Unigram {
+        r#type: &'static str,
+        unk_id: Option<u32>,
+        vocab: Vec<(&'v str, f32)>,
+        byte_fallback: bool,
+    },
 }
 
 pub fn write(vocabulary: &Vocabulary) -> String {
-    let pre = pre::find(&vocabulary.pre).expect("validated");
+    let (normalizer, pre_tokenizer) = match pre::find(&vocabulary.pre) {
+        Some(pre) if vocabulary.model == TokenizerModel::ByteLevel => {
+            let nfc = if vocabulary.nfc { json!({"type": "NFC"}) } else { Value::Null };
+            (nfc, pre_tokenizer(pre))
+        }
+        _ => pieces::write(vocabulary),
+    };
     let file = File {
         version: "1.0",
         truncation: (),
         padding: (),
         added_tokens: added_tokens(vocabulary),
-        normalizer: if pre.nfc_in_json { json!({"type": "NFC"}) } else { Value::Null },
-        pre_tokenizer: pre_tokenizer(pre),
+        normalizer,
+        pre_tokenizer,
         post_processor: post_processor(vocabulary),
         decoder: decoder(vocabulary),
-        model: Model {
-            r#type: "BPE",
-            dropout: (),
-            unk_token: (),
-            continuing_subword_prefix: (),
-            end_of_word_suffix: (),
-            fuse_unk: false,
-            byte_fallback: false,
-            ignore_merges: pre.whole_words,
-            vocab: Entries(vocabulary.tokens.iter().cloned().zip(0..).collect()),
-            merges: &vocabulary.merges,
-        },
+        model: model(vocabulary),
     };
     serde_json::to_string(&file).expect("text and numbers only")
+}
+
+fn model(vocabulary: &Vocabulary) -> Model<'_> {
+    let byte_fallback = vocabulary.kinds.contains(&TokenKind::Byte);
+    let pieces = vocabulary.model != TokenizerModel::ByteLevel;
+    if vocabulary.model == TokenizerModel::Unigram {
+        let tokens = vocabulary.tokens.iter().map(String::as_str);
+        return Model::Unigram {
+            r#type: "Unigram",
+            unk_id: vocabulary.unknown,
+            vocab: tokens.zip(vocabulary.scores.iter().copied()).collect(),
+            byte_fallback,
+        };
+    }
+    let unknown = vocabulary.unknown.map(|id| vocabulary.tokens[id as usize].as_str());
+    Model::Bpe {
+        r#type: "BPE",
+        dropout: (),
+        unk_token: unknown.filter(|_| pieces),
+        continuing_subword_prefix: (),
+        end_of_word_suffix: (),
+        fuse_unk: vocabulary.fuse_unknown,
+        byte_fallback: byte_fallback && pieces,
+        ignore_merges: vocabulary.ignore_merges,
+        vocab: ById(&vocabulary.tokens),
+        merges: match vocabulary.model {
+            TokenizerModel::Scores => merges_of_scores(vocabulary).into(),
+            _ => vocabulary.merges.as_slice().into(),
+        },
+    }
 }
 
 /// A tokenizer_config.json for other readers: the special tokens by name, and the chat template if
@@ -82,8 +119,9 @@ pub fn write_config(vocabulary: &Vocabulary, chat_template: Option<&str>) -> Str
 
 fn added_tokens(vocabulary: &Vocabulary) -> Vec<AddedToken> {
     let all = vocabulary.tokens.iter().zip(&vocabulary.kinds).zip(0u32..);
-    let added =
-        all.filter(|((_, kind), _)| kind.is_marker()).map(|((token, kind), id)| AddedToken {
+    let markers = all.filter(|((_, kind), _)| kind.is_marker());
+    let mut added: Vec<AddedToken> = markers
+        .map(|((token, kind), id)| AddedToken {
             id,
             content: token.clone(),
             single_word: false,
@@ -91,8 +129,14 @@ fn added_tokens(vocabulary: &Vocabulary) -> Vec<AddedToken> {
             rstrip: false,
             normalized: false,
             special: kind.is_special(),
-        });
-    added.collect()
+        })
+        .collect();
+    for strip in &vocabulary.strips {
+        if let Ok(at) = added.binary_search_by_key(&strip.id, |token| token.id) {
+            (added[at].lstrip, added[at].rstrip) = (strip.left, strip.right);
+        }
+    }
+    added
 }
 
 fn byte_level(use_regex: bool) -> Value {
@@ -112,6 +156,8 @@ fn pre_tokenizer(pre: &PreTokenizer) -> Value {
     };
     let step = |pattern: &&str| match *pattern {
         DIGIT => json!({"type": "Digits", "individual_digits": true}),
+        NUMBER => json!({"type": "Digits", "individual_digits": false}),
+        PUNCTUATION => json!({"type": "Punctuation", "behavior": "Contiguous"}),
         pattern => {
             json!({
                 "type": "Split",
@@ -162,7 +208,10 @@ fn post_processor(vocabulary: &Vocabulary) -> Value {
 /// The tokenizers crate fails on a key it does not know, except in sections like this one, where it
 /// passes over it.
 fn decoder(vocabulary: &Vocabulary) -> Value {
-    let mut section = byte_level(true);
+    let mut section = match vocabulary.model {
+        TokenizerModel::ByteLevel => byte_level(true),
+        _ => pieces::write_decoder(vocabulary),
+    };
     section["halfstep"] = json!(roles(vocabulary));
     section
 }
@@ -179,6 +228,11 @@ fn roles(vocabulary: &Vocabulary) -> Roles {
         padding: vocabulary.padding,
         add_bos: vocabulary.add_bos,
         add_eos: vocabulary.add_eos,
+        ends: vocabulary.ends.clone(),
+        scores: match vocabulary.model {
+            TokenizerModel::Scores => vocabulary.scores.clone(),
+            _ => Vec::new(),
+        },
         kinds: vocabulary
             .kinds
             .iter()
