@@ -1,6 +1,8 @@
 //! What a family knows of its files: the graph that config.json and GGUF metadata fill, the keys
 //! and tensors that are refused by name, and the way back.
 
+mod raw_gguf;
+
 use halfstep_formats::architecture::fields::Form;
 use halfstep_formats::architecture::storage::{self, stored};
 use halfstep_formats::architecture::{Architecture, Linear, Norm, QkNorm, Role, Sizes, family};
@@ -8,6 +10,7 @@ use halfstep_formats::config::{parse, to_json};
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
 use halfstep_formats::{Error, Model, Tensor, TensorData, blocks, load};
+use raw_gguf::Raw;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -556,6 +559,82 @@ fn experts_that_are_not_those_of_the_config_are_refused_by_name() {
             assert!(tensor.starts_with("blk.0.ffn_") && expected[0] == 6, "{tensor} {expected:?}")
         }
         read => panic!("{:?}", read.map(|model| model.name)),
+    }
+}
+
+/// What is changed in a file's metadata.
+type Edit = fn(&mut Raw);
+
+#[test]
+fn metadata_that_contradict_the_model_are_refused_by_name() {
+    let cases: &[(&str, Edit, &str, &str)] = &[
+        (
+            "gemma4",
+            |raw| {
+                let three = raw_gguf::array(raw_gguf::BOOL, 3, &[1, 0, 1]);
+                raw.set("gemma4.attention.sliding_window_pattern", raw_gguf::ARRAY, three);
+            },
+            "gemma4.attention.sliding_window_pattern",
+            "has 3 entries for 7 layers",
+        ),
+        (
+            "gemma4",
+            |raw| {
+                let two = raw_gguf::array(raw_gguf::U32, 2, &[64, 0, 0, 0, 64, 0, 0, 0]);
+                raw.set("gemma4.feed_forward_length", raw_gguf::ARRAY, two);
+            },
+            "gemma4.feed_forward_length",
+            "has 2 entries for 7 layers",
+        ),
+        (
+            "gemma4",
+            |raw| raw.set_u32("gemma4.attention.shared_kv_layers", 7),
+            "gemma4.attention.shared_kv_layers",
+            "none of its kind",
+        ),
+        (
+            "gemma4",
+            |raw| raw.set_u32("gemma4.attention.value_length_swa", 2),
+            "gemma4.attention.value_length_swa",
+            "differs from that of keys",
+        ),
+        (
+            "qwen3moe",
+            |raw| raw.set_u32("qwen3moe.expert_used_count", 6),
+            "qwen3moe.expert_used_count",
+            "6 of 5 experts",
+        ),
+        (
+            "granite",
+            |raw| raw.set("granite.rope.scaling.finetuned", raw_gguf::BOOL, [0]),
+            "granite.rope.scaling.finetuned",
+            "without rotation",
+        ),
+        (
+            "mistral3",
+            |raw| {
+                raw.remove("halfstep.field.rope");
+                raw.remove("mistral3.rope.scaling.type");
+            },
+            "mistral3.attention.temperature_scale",
+            "yarn",
+        ),
+        (
+            "mistral3",
+            |raw| raw.set_f32("mistral3.rope.scaling.factor", 3.0),
+            "halfstep.field.rope",
+            "standard keys",
+        ),
+    ];
+    for (family, edit, name, part) in cases {
+        let all = interesting();
+        let (_, fields, _) = all.iter().find(|(of, ..)| of == family).expect("a case");
+        let bytes = to_bytes(&model(parsed(family, fields)), FileFormat::Gguf).expect("written");
+        let mut raw = Raw::parse(&bytes);
+        edit(&mut raw);
+        let error = load::load_bytes("x", &raw.to_bytes()).map(|model| model.architecture);
+        let message = error.expect_err(name).to_string();
+        assert!(message.contains(name) && message.contains(part), "{name}: {message}");
     }
 }
 
