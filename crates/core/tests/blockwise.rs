@@ -589,10 +589,11 @@ fn solvers_record_what_they_clip_and_the_saliency() {
         let (model, report) =
             made_on(&demo(), &recipe, &RunConfig { record: true, ..run(None, false) });
         let matrices = report.record.expect("a record").matrices;
-        let linears: Vec<_> = matrices.iter().map(|m| (m.block, m.linear.as_str())).collect();
+        let linears: Vec<_> = matrices.iter().map(|m| (m.block, m.linear.clone())).collect();
         let all: Vec<_> = (0..model.architecture.layers.len())
             .flat_map(|l| {
-                halfstep_formats::architecture::Linear::USUAL.map(|linear| (l, linear.name()))
+                halfstep_formats::architecture::Linear::USUAL
+                    .map(|linear| (l, linear.name().into_owned()))
             })
             .collect();
         assert_eq!(linears, all);

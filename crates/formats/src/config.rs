@@ -10,7 +10,7 @@ mod write;
 
 use crate::architecture::family::{self, Family};
 use crate::architecture::refused;
-use crate::architecture::{Activation, Architecture, NormKind, Rope, Sizes};
+use crate::architecture::{Activation, Architecture, Rope, Sizes};
 use crate::error::{Error, Result};
 use crate::json;
 use serde_json::{Map, Value};
@@ -36,6 +36,7 @@ pub const MAX_POSITIONS: usize = 1 << 31;
 /// switches on something that no graph here has, or only that of another family.
 const MUST_BE_OFF: &[&str] = &[
     "attention_bias",
+    "attention_out_bias",
     "mlp_bias",
     "use_bias",
     "bias",
@@ -425,7 +426,7 @@ impl Config<'_> {
                 ));
             }
         };
-        let eps = norm_eps_key(self.family);
+        let eps = self.family.norm_eps_key();
         let norm_eps = match self.positive(eps, self.keys)? {
             Some(eps) => eps,
             None => self.default(eps).ok_or_else(|| self.wrong(eps, "missing"))?,
@@ -444,14 +445,6 @@ impl Config<'_> {
             tied_head,
             max_positions: self.required_size("max_position_embeddings", MAX_POSITIONS)?,
         })
-    }
-}
-
-/// The key of the number that norms add.
-fn norm_eps_key(family: &dyn Family) -> &'static str {
-    match family.norm_kind() {
-        NormKind::Rms => "rms_norm_eps",
-        NormKind::Layer => "layer_norm_eps",
     }
 }
 

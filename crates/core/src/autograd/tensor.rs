@@ -69,6 +69,13 @@ impl<D: Device> Tensor<D> {
         &self.shape
     }
 
+    /// The same values in another shape, under the same identity.
+    pub(crate) fn reshaped(mut self, shape: &[usize]) -> Self {
+        debug_assert_eq!(self.len(), shape.iter().product::<usize>());
+        self.shape = shape.to_vec();
+        self
+    }
+
     /// Number of elements that the shape has.
     pub(crate) fn len(&self) -> usize {
         self.shape.iter().product()

@@ -27,4 +27,4 @@ pub(crate) mod operations;
 
 pub use cpu::Cpu;
 pub use number::Number;
-pub use operations::{Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Product};
+pub use operations::{Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Norm, Product};

@@ -3,6 +3,8 @@
 use super::number::Number;
 use crate::Result;
 use halfstep_formats::Tensor;
+use halfstep_formats::architecture::NormKind;
+use halfstep_kernels::ops::activation::Activation;
 use halfstep_kernels::ops::adamw::AdamW;
 use halfstep_kernels::ops::attention::AttentionShape;
 use halfstep_kernels::ops::gemm::Precision;
@@ -70,6 +72,17 @@ pub struct GridGradients<B> {
     pub scales: B,
     /// Gradient of every zero point; None on a grid that has none.
     pub zero_points: Option<B>,
+}
+
+/// A norm over pieces of rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// What is divided by what.
+    pub kind: NormKind,
+    /// Number that is added to the mean square or the variance.
+    pub eps: f64,
+    /// Elements of a piece.
+    pub width: usize,
 }
 
 /// The two products that read a weight.
@@ -254,15 +267,27 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         transposed: bool,
     ) -> Result<Self::Buffer>;
 
-    /// `x / sqrt(mean(x^2) + eps) * weight` over pieces of x as wide as the weight.
-    fn rms_norm(&self, x: &Self::Buffer, weight: &Self::Buffer, eps: f64) -> Result<Self::Buffer>;
+    /// `w . x`: w `[M]` multiplies the rows of x `[M, D]`.
+    fn scale_rows(&self, x: &Self::Buffer, w: &Self::Buffer) -> Result<Self::Buffer>;
 
-    /// Gradients of x and weight; that of the weight is a sum over the pieces.
-    fn rms_norm_backward(
+    /// The gradient of that w: `sum x dy` of every row, both `[M, cols]`.
+    fn scale_rows_backward(
         &self,
         x: &Self::Buffer,
+        dy: &Self::Buffer,
+        cols: usize,
+    ) -> Result<Self::Buffer>;
+
+    /// x normalised piece by piece, times the weight, which holds a whole number of pieces for
+    /// successive pieces of x.
+    fn norm(&self, norm: Norm, x: &Self::Buffer, weight: &Self::Buffer) -> Result<Self::Buffer>;
+
+    /// Gradients of x and weight; that of the weight is a sum over the pieces.
+    fn norm_backward(
+        &self,
+        norm: Norm,
+        x: &Self::Buffer,
         weight: &Self::Buffer,
-        eps: f64,
         dy: &Self::Buffer,
     ) -> Result<[Self::Buffer; 2]>;
 
@@ -277,18 +302,24 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         inverse: bool,
     ) -> Result<Self::Buffer>;
 
-    /// `silu(gate) * up`.
-    fn swiglu(&self, gate: &Self::Buffer, up: &Self::Buffer) -> Result<Self::Buffer>;
-
-    /// Gradients of gate and up.
-    fn swiglu_backward(
+    /// `f(x) * up`, or f(x) alone.
+    fn activation(
         &self,
-        gate: &Self::Buffer,
-        up: &Self::Buffer,
-        dy: &Self::Buffer,
-    ) -> Result<[Self::Buffer; 2]>;
+        f: Activation,
+        x: &Self::Buffer,
+        up: Option<&Self::Buffer>,
+    ) -> Result<Self::Buffer>;
 
-    /// Causal attention with grouped queries, and the logarithm of the sum of exponents of every
+    /// Gradients of x, and of up if there is one.
+    fn activation_backward(
+        &self,
+        f: Activation,
+        x: &Self::Buffer,
+        up: Option<&Self::Buffer>,
+        dy: &Self::Buffer,
+    ) -> Result<(Self::Buffer, Option<Self::Buffer>)>;
+
+    /// Causal attention with grouped queries, one sink for each head if there are some, and the logarithm of the sum of exponents of every
     /// row and head, which the backward reads.
     fn attention(
         &self,
@@ -296,9 +327,10 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         q: &Self::Buffer,
         k: &Self::Buffer,
         v: &Self::Buffer,
+        sinks: Option<&Self::Buffer>,
     ) -> Result<[Self::Buffer; 2]>;
 
-    /// Gradients of q, k and v from the result y, its `log_sum_exp` and dy.
+    /// Gradients of q, k and v, and of sinks if there are some, from the result y, its `log_sum_exp` and dy.
     #[allow(clippy::too_many_arguments)]
     fn attention_backward(
         &self,
@@ -306,10 +338,11 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         q: &Self::Buffer,
         k: &Self::Buffer,
         v: &Self::Buffer,
+        sinks: Option<&Self::Buffer>,
         y: &Self::Buffer,
         log_sum_exp: &Self::Buffer,
         dy: &Self::Buffer,
-    ) -> Result<[Self::Buffer; 3]>;
+    ) -> Result<([Self::Buffer; 3], Option<Self::Buffer>)>;
 
     // Quantizers.
 

@@ -18,6 +18,7 @@ use crate::quantizer::matrix::Matrix;
 use crate::recipe::BlockConfig;
 use crate::recipe::block::BlockPhase;
 use crate::record::BlockRecord;
+use crate::solver::calibration::InputStream;
 use crate::{Error, Result};
 use halfstep_formats::architecture::Linear;
 use std::borrow::Cow;
@@ -277,10 +278,14 @@ impl<D: Device<Number = f32>> Blockwise<'_, D> {
             let pass = LayerPass { context, layers: &parts, alone, terms: &output, sequences };
             for &sample in batch {
                 let x = streams.quantized.read(sample, 1)?;
+                let (a, sides) = (&self.model.architecture, &mut streams.sides);
+                let mut read = |layer| sides.read(a, layer, InputStream::Quantized, sample);
+                let sides = layers.iter().map(|layer| read(layer.student.layer));
+                let sides = sides.collect::<Result<Vec<_>>>()?;
                 let targets = std::iter::once(&mut streams.plain).chain(&mut streams.second_target);
                 let targets =
                     targets.map(|target| target.read(sample, 1)).collect::<Result<_>>()?;
-                pass.gradients(x, targets)?.into_iter().for_each(|term| loss += term);
+                pass.gradients(x, &sides, targets)?.into_iter().for_each(|term| loss += term);
             }
         } else {
             parameters().try_for_each(|p| p.sink.add_zeros(&self.device))?;

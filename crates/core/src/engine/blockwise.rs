@@ -5,18 +5,22 @@ use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::device::Device;
 use crate::engine::arithmetic::Arithmetic;
+use crate::engine::side_gradients::SecondEmbedding;
+use crate::engine::side_streams;
+use crate::engine::side_streams::SideStreams;
 use crate::engine::stage_inputs::StageInputs;
 use crate::engine::stream::Stream;
 use crate::engine::student::StudentConfig;
 use crate::host::Host;
-use crate::layer::block::{Block, BlockSinks, Context, rope_tables};
-use crate::layer::tensors::{find, tensors};
-use crate::layer::weights::BlockWeights;
+use crate::layer::block::{Block, BlockSinks, Context, TopUp, rope_tables};
+use crate::layer::sides::{PerLayerSinks, SideInputs};
+use crate::layer::tensors::{find, teacher, tensors};
+use crate::layer::weights::{BlockWeights, PerLayerWeights};
 use crate::nearest::{quantization, round_tensor};
 use crate::objective::TermConfig;
 use crate::quantizer::site::WeightSite;
 use crate::recipe::{BlockConfig, Sites, Trains, Window};
-use crate::solver::calibration::{Calibration, InputStream};
+use crate::solver::calibration::{Calibration, InputStream, LayerInput};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Linear, Role, TensorSpec};
 use halfstep_formats::{Architecture, Model, Quantization};
@@ -63,6 +67,8 @@ pub(crate) struct Streams {
     /// What the quantized blocks before gave.
     pub quantized: Stream,
     pub(crate) second_target: Option<Stream>,
+    /// What layers read beside.
+    pub(crate) sides: SideStreams,
 }
 
 /// Streams of hidden states that a stage keeps, and the bytes of each; what it keeps of a site is
@@ -75,7 +81,8 @@ pub(crate) fn streams(model: &Model, config: &BlockConfig, window: Window) -> (u
     } else {
         usize::from(config.second_target)
     };
-    (2 + beside, bytes as u64)
+    let sides = (2 * side_streams::width(&model.architecture)).div_ceil(hidden);
+    (2 + beside + sides, bytes as u64)
 }
 
 impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
@@ -87,10 +94,20 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
         device: &D,
     ) -> Result<Self> {
         let StageInputs { model, recipe, pool, .. } = inputs;
+        let mut layers = model.architecture.layers.iter();
+        if let Some(layer) = layers.position(|layer| layer.feed_forward.experts().is_some())
+            && window.by_linears
+        {
+            let reason = format!(
+                "layer {layer} has experts, of which each reads other rows in every sequence, so \
+                 that its linears cannot learn one by one; use a stage of scope block or model"
+            );
+            return Err(Error::config("scope", reason));
+        }
         let plain = Context {
             device: device.clone(),
             architecture: Arc::new(model.architecture.clone()),
-            ropes: rope_tables(&model.architecture),
+            ropes: rope_tables(&model.architecture, config.sequence_length),
             batch: 1,
             tokens: config.sequence_length,
             precision: arithmetic.precision,
@@ -201,24 +218,70 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
         })?;
         let embeddings = [find(self.model, EMBEDDING)?.clone(), self.outside(&spec)?];
         let (beside, _) = streams(self.model, self.config, self.window);
-        let stream = || Stream::new(self.config.samples, self.width(), beside, scratch, self.host);
+        let (samples, length) = (self.config.samples, self.config.sequence_length);
+        let of = |samples, width| Stream::new(samples, width, beside, scratch, self.host);
+        let stream = || of(samples, self.width());
         let mut streams = Streams {
             plain: stream()?,
             quantized: stream()?,
             second_target: self.second_stream().then(stream).transpose()?,
+            sides: SideStreams::new(architecture, samples, length, of)?,
         };
+        let second = self.second_embeddings()?;
         for (sample, tokens) in tokens.chunks(self.config.sequence_length).enumerate() {
-            for (embedding, stream) in
-                embeddings.iter().zip([&mut streams.plain, &mut streams.quantized])
-            {
+            let both = [(InputStream::Plain, &mut streams.plain)]
+                .into_iter()
+                .chain([(InputStream::Quantized, &mut streams.quantized)]);
+            for ((embedding, second), (which, stream)) in embeddings.iter().zip(&second).zip(both) {
                 let mut x = vec![0.0; tokens.len() * d];
                 for (row, &token) in x.chunks_exact_mut(d).zip(tokens) {
                     embedding.read(token as usize, 0, row);
                 }
+                if architecture.embed_scale != 1.0 {
+                    let scale = architecture.embed_scale as f32;
+                    x.iter_mut().for_each(|x| *x *= scale);
+                }
                 stream.write(sample, &x)?;
+                let Some(second) = second else { continue };
+                let x = self.uploaded(x)?;
+                let none = PerLayerSinks { projection: None, norm: None };
+                let of = SecondEmbedding::of(&self.plain, Some(second), none, &x, tokens, false)?;
+                for (layer, piece) in of.pieces.iter().enumerate() {
+                    let piece = piece.read(&self.device)?;
+                    streams.sides.keep_piece(layer, which, sample, &piece)?;
+                }
             }
         }
         Ok(streams)
+    }
+
+    /// The second embedding of the teacher, and as it will be stored, if there is one.
+    fn second_embeddings(&self) -> Result<[Option<PerLayerWeights<D>>; 2]> {
+        let a = &self.model.architecture;
+        if a.per_layer_input.is_none() {
+            return Ok([None, None]);
+        }
+        let specs = a.tensors();
+        let stored = |role: Role| {
+            let spec = specs.iter().find(|spec| spec.role == role);
+            let spec = spec.ok_or_else(|| Error::Internal { reason: format!("no {role:?}") })?;
+            Ok::<_, Error>([find(self.model, &spec.name)?.clone(), self.outside(spec)?])
+        };
+        let [table, projection, norm] =
+            [Role::PerLayerEmbedding, Role::PerLayerModelProjection, Role::PerLayerNorm]
+                .map(stored);
+        let (table, projection, norm) = (table?, projection?, norm?);
+        let values = |tensor: &halfstep_formats::Tensor| {
+            self.device.upload(tensor.to_f32(self.pool)).map(Arc::new)
+        };
+        let of = |at: usize| {
+            Ok::<_, Error>(Some(PerLayerWeights {
+                embedding: self.device.stored_weight(&table[at])?,
+                projection: values(&projection[at])?,
+                norm: values(&norm[at])?,
+            }))
+        };
+        Ok([of(0)?, of(1)?])
     }
 
     /// What linears and caches read, site by site, when a sequence goes through a block.
@@ -226,7 +289,8 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
         &self,
         context: &Context<D>,
         weights: &BlockWeights<D>,
-        x: Vec<f32>,
+        LayerInput { x, sides, .. }: LayerInput,
+        top_up: Option<&TopUp>,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
         self.host.check_cancelled()?;
@@ -237,7 +301,11 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
                 seen = see(site, x);
             }
         };
-        Block { context, weights, sinks: &BlockSinks::none(), tap: Some(&mut observe) }
+        let sides = sides.uploaded(&self.device, context.tokens)?;
+        Block::new(context, weights, &BlockSinks::none())
+            .beside(sides)
+            .seen_by(&mut observe)
+            .topped_up(top_up)
             .forward(&mut Tape::off(&self.device), &x)?;
         seen
     }
@@ -248,15 +316,19 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
         Tensor::new(self.device.upload(x)?, &shape)
     }
 
-    /// One sequence through a block.
+    /// One sequence through a block, and the keys and values that later layers read.
+    #[allow(clippy::type_complexity)]
     pub(crate) fn forward(
         &self,
         context: &Context<D>,
         weights: &BlockWeights<D>,
         x: &Tensor<D>,
-    ) -> Result<Tensor<D>> {
-        Block { context, weights, sinks: &BlockSinks::none(), tap: None }
-            .forward(&mut Tape::off(&self.device), x)
+        sides: SideInputs<D>,
+    ) -> Result<(Tensor<D>, Option<[Tensor<D>; 2]>)> {
+        let sinks = BlockSinks::none();
+        let mut block = Block::new(context, weights, &sinks).beside(sides);
+        let y = block.forward(&mut Tape::off(&self.device), x)?;
+        Ok((y, block.kept()))
     }
 
     /// One sequence of what a linear reads through that linear.
@@ -269,11 +341,9 @@ impl<'a, D: Device<Number = f32>> Blockwise<'a, D> {
     ) -> Result<Vec<f32>> {
         let shape = [self.config.sequence_length, x.len() / self.config.sequence_length];
         let x = Tensor::new(self.device.upload(x)?, &shape)?;
-        let y = Block { context, weights, sinks: &BlockSinks::none(), tap: None }.forward_linear(
-            &mut Tape::off(&self.device),
-            &x,
-            linear,
-        )?;
+        let sinks = BlockSinks::none();
+        let mut block = Block::new(context, weights, &sinks);
+        let y = block.forward_linear(&mut Tape::off(&self.device), &x, linear)?;
         Ok(y.read(&self.device)?.into_owned())
     }
 
@@ -292,10 +362,48 @@ pub(crate) struct LayerInputs<'b, 'a, D: Device> {
     pub layer: usize,
     /// Both at the layer's inputs.
     pub streams: &'b mut Streams,
+    /// Rows in addition of experts that few rows reach.
+    pub top_up: TopUp,
     pub warn: &'b mut dyn FnMut(String),
 }
 
-impl<D: Device> LayerInputs<'_, '_, D> {
+impl<D: Device<Number = f32>> LayerInputs<'_, '_, D> {
+    /// Counts the rows that each expert of the layer gets, as the layer begins, and tops up those
+    /// that get fewer than [`TopUp::FLOOR`].
+    pub(crate) fn fill_experts(&mut self) -> Result<()> {
+        let (layer, samples) = (self.layer, self.blocks.config.samples);
+        let model = self.blocks.previous.as_deref().unwrap_or(self.blocks.model);
+        let Some(experts) = model.architecture.layers[layer].feed_forward.experts() else {
+            return Ok(());
+        };
+        let weights = teacher(&self.blocks.device, model, layer)?;
+        let mut rows = vec![0; experts.count];
+        for sample in 0..samples {
+            let x = self.input(InputStream::Quantized, sample)?;
+            let context = &self.blocks.quantized;
+            self.blocks.seen(context, &weights, x, None, &mut |site, x| {
+                if let ActivationSite::ExpertIn(e) = site {
+                    rows[usize::from(e)] += x.len() / model.architecture.hidden_size;
+                }
+                Ok(())
+            })?;
+        }
+        self.top_up = TopUp::to_floor(&rows, samples, self.blocks.config.seed ^ layer as u64);
+        if !self.top_up.rows.is_empty() {
+            let few = self.top_up.rows.keys();
+            let few = few.map(|e| format!("{e} ({} rows)", rows[usize::from(*e)]));
+            (self.warn)(format!(
+                "layer {layer}: the router sends few calibration tokens to {} of {} experts; other \
+                 tokens fill them up to {}: {}",
+                self.top_up.rows.len(),
+                experts.count,
+                TopUp::FLOOR,
+                few.collect::<Vec<_>>().join(", "),
+            ));
+        }
+        Ok(())
+    }
+
     fn context(&self, stream: InputStream) -> &Context<D> {
         match stream {
             InputStream::Plain => &self.blocks.plain,
@@ -329,32 +437,37 @@ impl<'b, D: Device<Number = f32>> Calibration<'b, D> for LayerInputs<'b, '_, D> 
         self.blocks.config.samples
     }
 
-    fn input(&mut self, stream: InputStream, sample: usize) -> Result<Vec<f32>> {
-        match stream {
-            InputStream::Plain => self.streams.plain.read(sample, 1),
-            InputStream::Quantized => self.streams.quantized.read(sample, 1),
-        }
+    fn input(&mut self, stream: InputStream, sample: usize) -> Result<LayerInput> {
+        let Streams { plain, quantized, sides, .. } = &mut *self.streams;
+        let rows = match stream {
+            InputStream::Plain => plain,
+            InputStream::Quantized => quantized,
+        };
+        let sides = sides.read(&self.blocks.model.architecture, self.layer, stream, sample)?;
+        Ok(LayerInput { x: rows.read(sample, 1)?, sides, sample })
     }
 
     fn seen(
         &self,
         stream: InputStream,
         weights: &BlockWeights<D>,
-        x: Vec<f32>,
+        x: LayerInput,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        self.blocks.seen(self.context(stream), weights, x, see)
+        let top_up = self.top_up.of_sequence(x.sample);
+        self.blocks.seen(self.context(stream), weights, x, Some(&top_up), see)
     }
 
     fn output(
         &self,
         stream: InputStream,
         weights: &BlockWeights<D>,
-        x: Vec<f32>,
+        LayerInput { x, sides, .. }: LayerInput,
     ) -> Result<D::Buffer> {
         self.blocks.host.check_cancelled()?;
-        let x = self.blocks.uploaded(x)?;
-        let y = self.blocks.forward(self.context(stream), weights, &x)?;
+        let (x, context) = (self.blocks.uploaded(x)?, self.context(stream));
+        let sides = sides.uploaded(&self.blocks.device, context.tokens)?;
+        let (y, _) = self.blocks.forward(context, weights, &x, sides)?;
         y.into_buffer(&self.blocks.device)
     }
 

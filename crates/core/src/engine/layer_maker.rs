@@ -7,6 +7,7 @@ use crate::engine::blockwise::{Blockwise, LayerInputs, Streams};
 use crate::engine::linear_maker::LinearMaker;
 use crate::engine::passes::TargetPass;
 use crate::engine::progress::Progress;
+use crate::layer::block::TopUp;
 use crate::layer::finished::Finished;
 use crate::objective::saliency::Penalty;
 use std::ops::Range;
@@ -69,7 +70,9 @@ impl<D: Device<Number = f32>> LayerMaker<D> {
                 let solved = match &blocks.config.solver {
                     Some(solver) => {
                         let warn = &mut |message: String| tell(BlockEvent::Warning(message));
-                        let mut inputs = LayerInputs { blocks, layer, streams, warn };
+                        let top_up = TopUp::default();
+                        let mut inputs = LayerInputs { blocks, layer, streams, top_up, warn };
+                        inputs.fill_experts()?;
                         Some(Box::new(solver.solve(&mut inputs)?))
                     }
                     None => None,

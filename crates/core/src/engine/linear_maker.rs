@@ -16,6 +16,7 @@ use crate::device::Device;
 use crate::engine::block_training::{BlockEvent, BlockTraining, OpenLayer, TrainedLayers};
 use crate::engine::blockwise::{Blockwise, Streams};
 use crate::engine::progress::Progress;
+use crate::engine::side_streams::SideStreams;
 use crate::engine::stream::Stream;
 use crate::layer::block::Context;
 use crate::layer::finished::Finished;
@@ -23,6 +24,7 @@ use crate::layer::tensors::{find, sites, teacher, tensor_values, tensors};
 use crate::layer::weights::BlockWeights;
 use crate::objective::saliency::Penalty;
 use crate::record::BlockRecord;
+use crate::solver::calibration::{InputStream, LayerInput};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, Linear, TensorSpec};
 use halfstep_formats::{Tensor, TensorData};
@@ -187,12 +189,15 @@ impl<D: Device<Number = f32>> LinearMaker<D> {
         let (Some(inputs), Some(linear)) = (&mut self.inputs, self.linears.front()) else {
             return Ok(Work::Linear);
         };
-        for (context, weights, from, to) in [
-            (&blocks.plain, &self.teacher, &mut streams.plain, &mut inputs.plain),
-            (&blocks.quantized, &weights, &mut streams.quantized, &mut inputs.quantized),
+        let Streams { plain, quantized, sides, .. } = streams;
+        let (a, layer) = (&blocks.model.architecture, self.layer);
+        for (context, weights, stream, from, to) in [
+            (&blocks.plain, &self.teacher, InputStream::Plain, plain, &mut inputs.plain),
+            (&blocks.quantized, &weights, InputStream::Quantized, quantized, &mut inputs.quantized),
         ] {
-            let x = from.read(sample, 1)?;
-            blocks.seen(context, weights, x, &mut |site, x| {
+            let sides = sides.read(a, layer, stream, sample)?;
+            let x = LayerInput { x: from.read(sample, 1)?, sides, sample };
+            blocks.seen(context, weights, x, None, &mut |site, x| {
                 if site == linear.input() { to.write(sample, x) } else { Ok(()) }
             })?;
         }
@@ -245,7 +250,8 @@ impl<D: Device<Number = f32>> LinearMaker<D> {
         let open = OpenLayer::of(blocks, self.layer, Some(linear), penalty)?;
         let mut targets = targets.into_iter();
         let plain = targets.next().ok_or_else(|| no_inputs(linear))?;
-        let streams = Streams { plain, quantized: inputs.quantized, second_target: targets.next() };
+        let (second_target, sides) = (targets.next(), SideStreams::default());
+        let streams = Streams { plain, quantized: inputs.quantized, second_target, sides };
         let training = BlockTraining::new(vec![open], 1);
         Ok(Work::Train(Box::new(Training { training, streams, plain: inputs.plain })))
     }

@@ -23,6 +23,8 @@ pub(crate) mod passes;
 #[cfg(feature = "train")]
 pub(crate) mod probe;
 pub(crate) mod progress;
+pub(crate) mod side_gradients;
+pub mod side_streams;
 pub(crate) mod stage_inputs;
 pub mod stages;
 pub mod state;

@@ -5,11 +5,14 @@ use crate::autograd::tensor::Tensor;
 use crate::device::{Device, DeviceBuffer};
 use crate::engine::blockwise::{Blockwise, Streams};
 use crate::engine::progress::Progress;
+use crate::engine::side_streams::SideStreams;
 use crate::error::Error;
 use crate::layer::block::{Context, check_finite};
 use crate::layer::finished::Finished;
 use crate::layer::tensors::teacher;
 use crate::layer::weights::BlockWeights;
+use crate::solver::calibration::InputStream;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The plain stream becomes the first target of a window of layers, and the second is made.
@@ -43,13 +46,16 @@ impl<D: Device<Number = f32>> TargetPass<D> {
         blocks.host.check_cancelled()?;
         let (last, sample, device) = (self.last, self.sample, &blocks.device);
         let new = &self.weights[self.passed..];
-        let target = through(blocks, &blocks.plain, new, streams.plain.read(sample, 1)?)?;
+        let x = streams.plain.read(sample, 1)?;
+        let (plain, sides) = (InputStream::Plain, &mut streams.sides);
+        let target = through(blocks, &blocks.plain, new, x, (sides, plain, sample), true)?;
         let target = target.read(device)?;
         check_finite(&target, || format!("the teacher's layer {last}, sequence {sample}"))?;
         streams.plain.write(sample, &target)?;
         if let Some(second) = &mut streams.second_target {
             let x = streams.quantized.read(sample, 1)?;
-            let target = through(blocks, &blocks.plain, &self.weights, x)?;
+            let sides = (&mut streams.sides, InputStream::Quantized, sample);
+            let target = through(blocks, &blocks.plain, &self.weights, x, sides, false)?;
             second.write(sample, &target.read(device)?)?;
         }
         self.sample += 1;
@@ -96,7 +102,8 @@ impl<D: Device<Number = f32>> OutputPass<D> {
         let device = &blocks.device;
         let (sample, elements) = (self.sample, (blocks.config.samples * blocks.width()) as f64);
         let x = streams.quantized.read(sample, 1)?;
-        let y = through(blocks, &blocks.quantized, &self.weights, x)?;
+        let sides = (&mut streams.sides, InputStream::Quantized, sample);
+        let y = through(blocks, &blocks.quantized, &self.weights, x, sides, true)?;
         if self.compares {
             let target = device.upload(streams.plain.read(sample, 1)?)?;
             let (y, mut unused) = (y.buffer()?, device.zeros(target.len())?);
@@ -121,15 +128,34 @@ impl<D: Device<Number = f32>> OutputPass<D> {
     }
 }
 
-/// One sequence through layers in a row.
+/// One sequence of a stream through layers in a row; `keep`: later layers are to read their keys and
+/// values.
 fn through<D: Device<Number = f32>>(
     blocks: &Blockwise<D>,
     context: &Context<D>,
     layers: &[BlockWeights<D>],
     x: Vec<f32>,
+    (sides, stream, sample): (&mut SideStreams, InputStream, usize),
+    keep: bool,
 ) -> Result<Tensor<D>> {
-    let x = blocks.uploaded(x)?;
-    layers.iter().try_fold(x, |x, weights| blocks.forward(context, weights, &x))
+    let (mut x, mut passed) = (blocks.uploaded(x)?, BTreeMap::new());
+    let (a, tokens) = (&context.architecture, context.tokens);
+    for weights in layers {
+        let layer = weights.layer;
+        let beside = sides.read(a, layer, stream, sample)?;
+        let mut beside = beside.uploaded(&blocks.device, tokens)?;
+        let from = a.layers[layer].attention.kv_from;
+        if let Some(own) = from.and_then(|from| passed.get(&from)) {
+            beside.keys_values = Some(<[Tensor<D>; 2]>::clone(own));
+        }
+        let (y, kept) = blocks.forward(context, weights, &x, beside)?;
+        if keep {
+            sides.keep(&blocks.device, layer, stream, sample, &kept)?;
+        }
+        passed.extend(kept.map(|kept| (layer, kept)));
+        x = y;
+    }
+    Ok(x)
 }
 
 impl<D: Device<Number = f32>> Blockwise<'_, D> {

@@ -1,20 +1,26 @@
 //! One optimizer step, in the order one would explain it.
 
+use crate::autograd::ops::Sink;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::data::Batch;
 use crate::device::{Device, DeviceWeight};
 use crate::engine::memory::block_bytes;
+use crate::engine::side_gradients::{SecondEmbedding, SideGradients};
 use crate::engine::trainer::Trainer;
 use crate::host::Host;
-use crate::layer::block::{Block, BlockSinks, Context, StaticScale};
+use crate::layer::block::{Block, BlockSinks, Context, StaticScale, rope_tables};
+use crate::layer::sides::{PerLayerSinks, Sides};
 use crate::layer::weights::Weights;
 use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens, predicting};
 use crate::quantizer::matrix::Matrix;
 use crate::recipe::Recompute;
 use crate::{Error, Result};
 use halfstep_formats::Quantization;
-use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD, Linear, Role};
+use halfstep_formats::architecture::{
+    EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, HEAD, Linear, PER_LAYER_MODEL_PROJECTION,
+    PER_LAYER_NORM, Role,
+};
 use halfstep_kernels::ActivationSpec;
 use std::sync::Arc;
 
@@ -128,8 +134,11 @@ impl<D: Device> Trainer<D> {
         } else {
             None
         };
-        let context = self.context(micro.tokens.len() / tokens, tokens);
-        let mut x = self.embed(&weights.embedding, micro.tokens)?;
+        let (context, a) = (self.context(micro.tokens.len() / tokens, tokens), &*self.architecture);
+        let first = self.embed(&weights.embedding, micro.tokens)?;
+        let second = self.second_embedding(&context, weights, &first, micro.tokens, true)?;
+        let mut sides = Sides::new(second.pieces.clone());
+        let mut x = first.clone();
         let mut passed = Vec::with_capacity(weights.blocks.len());
         // The last blocks are kept: their backward comes first, when the memory of the others' is
         // not taken yet.
@@ -138,26 +147,31 @@ impl<D: Device> Trainer<D> {
             let kept = layer >= recomputed;
             let device = self.device();
             let mut tape = if kept { Tape::on(device) } else { Tape::off(device) };
-            let y = Block { context: &context, weights: block, sinks, tap: None }
-                .forward(&mut tape, &x)?;
+            let mut block = Block::new(&context, block, sinks).beside(sides.of(a, layer));
+            let y = block.forward(&mut tape, &x)?;
+            sides.keep(layer, block.kept());
             passed.push((x, tape));
             x = y;
         }
         let (loss, dx) =
             self.loss(weights, &x, teacher_hidden.as_ref(), micro, tokens, normalizers)?;
-        let (mut y, mut dy) =
-            (x, Tensor::new(dx, &[micro.tokens.len(), self.architecture.hidden_size])?);
-        for ((x, mut tape), (block, sinks)) in
-            passed.into_iter().zip(weights.blocks.iter().zip(sinks)).rev()
+        let (mut y, mut dy) = (x, Tensor::new(dx, &[micro.tokens.len(), a.hidden_size])?);
+        let mut side_gradients = SideGradients::new(self.device());
+        for (layer, ((x, mut tape), (block, sinks))) in
+            passed.into_iter().zip(weights.blocks.iter().zip(sinks)).enumerate().rev()
         {
+            let beside = sides.of(a, layer);
+            let mut kept = sides.kept(layer).cloned();
             if !tape.is_on() {
                 tape = Tape::on(self.device());
-                y = Block { context: &context, weights: block, sinks, tap: None }
-                    .forward(&mut tape, &x)?;
+                let mut block = Block::new(&context, block, sinks).beside(beside.clone());
+                y = block.forward(&mut tape, &x)?;
+                kept = block.kept();
             }
-            dy = tape.backward(&x, &y, dy)?;
+            dy = side_gradients.backward(a, layer, tape, &x, (&y, dy), &beside, kept)?;
             y = x;
         }
+        dy = second.backward(self, &first, dy, side_gradients.pieces(), micro.tokens)?;
         self.embed_backward(&dy, micro.tokens)?;
         Ok(loss)
     }
@@ -174,9 +188,7 @@ impl<D: Device> Trainer<D> {
         let a = &self.architecture;
         let head = LossHead {
             device: self.device(),
-            norm_eps: a.norm.eps,
-            vocab: a.vocab_size,
-            hidden: a.hidden_size,
+            architecture: a,
             activation: self.quantization.head_activation,
             precision: self.arithmetic.precision,
             objective: self.objective(),
@@ -184,6 +196,10 @@ impl<D: Device> Trainer<D> {
             weights,
             teacher: Some(&self.teacher),
             norm_sink: self.parameters.get(FINAL_NORM)?.learned_sink(),
+            norm_bias_sink: match a.norm.bias {
+                true => self.parameters.get(FINAL_NORM_BIAS)?.learned_sink(),
+                false => None,
+            },
             head_sink: self
                 .parameters
                 .get(if a.tied_head { EMBEDDING } else { HEAD })?
@@ -206,10 +222,13 @@ impl<D: Device> Trainer<D> {
             ..self.context(micro.len() / tokens, tokens)
         };
         let mut x = self.embed(&self.teacher.embedding, micro)?;
-        let sinks = BlockSinks::none();
-        for block in &self.teacher.blocks {
-            x = Block { context: &context, weights: block, sinks: &sinks, tap: None }
-                .forward(&mut Tape::off(self.device()), &x)?;
+        let second = self.second_embedding(&context, &self.teacher, &x, micro, false)?;
+        let (mut sides, sinks) = (Sides::new(second.pieces), BlockSinks::none());
+        for (layer, block) in self.teacher.blocks.iter().enumerate() {
+            let beside = sides.of(&self.architecture, layer);
+            let mut block = Block::new(&context, block, &sinks).beside(beside);
+            x = block.forward(&mut Tape::off(self.device()), &x)?;
+            sides.keep(layer, block.kept());
         }
         Ok(x)
     }
@@ -223,7 +242,7 @@ impl<D: Device> Trainer<D> {
         Context {
             device: self.device().clone(),
             architecture: self.architecture.clone(),
-            ropes: self.ropes.clone(),
+            ropes: rope_tables(&self.architecture, tokens),
             batch,
             tokens,
             precision: self.arithmetic.precision,
@@ -232,7 +251,7 @@ impl<D: Device> Trainer<D> {
         }
     }
 
-    /// Rows of the embedding, `[M, D]`.
+    /// Scaled rows of the embedding, `[M, D]`.
     pub(crate) fn embed(&self, embedding: &D::Weight, tokens: &[u32]) -> Result<Tensor<D>> {
         if let Some(token) = tokens.iter().find(|token| **token as usize >= embedding.rows()) {
             return Err(Error::Data {
@@ -240,14 +259,45 @@ impl<D: Device> Trainer<D> {
                 reason: format!("id {token} is outside the vocabulary"),
             });
         }
-        let x = self.device().embedding(embedding, tokens)?;
+        let mut x = self.device().embedding(embedding, tokens)?;
+        if self.architecture.embed_scale != 1.0 {
+            self.device().scale(&mut x, self.architecture.embed_scale)?;
+        }
         Tensor::new(x, &[tokens.len(), self.architecture.hidden_size])
+    }
+
+    /// The second embedding of some tokens, if there is one, from the scaled rows x of the first;
+    /// `learns`: with a backward.
+    pub(crate) fn second_embedding(
+        &self,
+        context: &Context<D>,
+        weights: &Weights<D>,
+        x: &Tensor<D>,
+        tokens: &[u32],
+        learns: bool,
+    ) -> Result<SecondEmbedding<D>> {
+        let sink = |name: &str| -> Result<Option<Sink<D>>> {
+            let learned = || Ok(self.parameters.get(name)?.learned_sink().cloned());
+            if learns { learned() } else { Ok(None) }
+        };
+        let sinks = match &weights.per_layer {
+            Some(_) => PerLayerSinks {
+                projection: sink(PER_LAYER_MODEL_PROJECTION)?,
+                norm: sink(PER_LAYER_NORM)?,
+            },
+            None => PerLayerSinks { projection: None, norm: None },
+        };
+        SecondEmbedding::of(context, weights.per_layer.as_ref(), sinks, x, tokens, learns)
     }
 
     /// Adds dL/dx to the rows of the embedding that were used. With a tied head both uses share one
     /// sink.
     fn embed_backward(&self, dx: &Tensor<D>, tokens: &[u32]) -> Result<()> {
         let Some(sink) = self.parameters.get(EMBEDDING)?.learned_sink() else { return Ok(()) };
+        let (mut dx, scale) = (dx.clone(), self.architecture.embed_scale);
+        if scale != 1.0 {
+            self.device().scale(dx.buffer_mut(self.device())?, scale)?;
+        }
         let dx = dx.buffer()?;
         sink.add(|gradient, accumulate| {
             self.device().embedding_backward(dx, tokens, gradient, accumulate)

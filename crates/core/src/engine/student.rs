@@ -4,9 +4,11 @@
 use crate::autograd::parameter::{Group, Parameters};
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor as Values;
-use crate::device::{Device, DeviceBuffer, Number};
+use crate::device::{Device, Number};
+use crate::engine::side_streams::SideValues;
 use crate::layer::block::{Block, BlockSinks, Context};
 use crate::layer::finished::Finished;
+use crate::layer::sides::SideInputs;
 use crate::layer::tensors::{find, tensor_values, tensors};
 use crate::layer::weights::BlockWeights;
 use crate::objective::{LayerOutput, TermConfig};
@@ -18,6 +20,7 @@ use crate::{Error, Result};
 use halfstep_formats::architecture::{Linear, Role, TensorSpec};
 use halfstep_formats::{Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::ActivationSpec;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A transformer layer that learns, with its parameters.
@@ -31,8 +34,8 @@ pub struct Student<D: Device> {
     /// The weights of its linears, in the order of the forward.
     pub matrices: Vec<Matrix<D>>,
     linears: Vec<Linear>,
-    /// Norms and biases, and their places.
-    vectors: Vec<(Role, usize)>,
+    /// What is never quantized: role, shape and place.
+    vectors: Vec<(Role, Vec<usize>, usize)>,
     /// Whether its products are the packed runtime's, for each linear.
     integer: Vec<bool>,
 }
@@ -80,9 +83,10 @@ impl<D: Device> Student<D> {
         let builder = &mut Builder { parameters: &mut parameters, trains, relative: true };
         let (mut vector_specs, linear_specs) = tensors(model, layer);
         vector_specs.retain(|spec| alone.is_none_or(|linear| spec.role == Role::Bias(linear)));
-        for TensorSpec { name, role, .. } in vector_specs {
+        for TensorSpec { name, role, shape, .. } in vector_specs {
             let values = D::Number::from_f32s(tensor_values(start, &name, device.pool())?);
-            vectors.push((role, builder.add(&name, Group::Norms, values, trains.norms)?));
+            let index = builder.add(&name, Group::Norms, values, trains.norms)?;
+            vectors.push((role, shape, index));
         }
         let count = linear_specs.len();
         for (number, (linear, spec)) in linear_specs.into_iter().enumerate() {
@@ -113,7 +117,7 @@ impl<D: Device> Student<D> {
         let vectors = self
             .vectors
             .iter()
-            .map(|&(role, index)| Ok((role, Arc::new(device.copy(&list[index].value)?))));
+            .map(|&(role, _, index)| Ok((role, Arc::new(device.copy(&list[index].value)?))));
         let matrices = || self.linears.iter().copied().zip(&self.matrices);
         let weight = |((linear, matrix), &integer): ((Linear, &Matrix<D>), &bool)| {
             Ok((linear, matrix.forward(&self.parameters, integer)?))
@@ -139,7 +143,7 @@ impl<D: Device> Student<D> {
     /// Where the gradients of what learns go.
     pub fn sinks(&self) -> BlockSinks<D> {
         let list = &self.parameters.list;
-        let learned = |&(role, index): &(Role, usize)| {
+        let learned = |&(role, _, index): &(Role, Vec<usize>, usize)| {
             list[index].learned_sink().map(|sink| (role, sink.clone()))
         };
         let matrices = || self.linears.iter().copied().zip(&self.matrices);
@@ -173,9 +177,9 @@ impl<D: Device> Student<D> {
         let values = |of: &D::Buffer| -> Result<TensorData> {
             Ok(TensorData::F32(D::Number::to_f32s(&device.read(of)?).into_owned()))
         };
-        for &(_, index) in &self.vectors {
-            let vector = &self.parameters.list[index];
-            let (shape, data) = (vec![vector.value.len()], values(&vector.value)?);
+        for (_, shape, index) in &self.vectors {
+            let vector = &self.parameters.list[*index];
+            let (shape, data) = (shape.clone(), values(&vector.value)?);
             finished.tensors.insert(vector.name.clone(), Tensor { shape, data });
         }
         for (matrix, &integer) in self.matrices.iter().zip(&self.integer) {
@@ -227,20 +231,37 @@ pub struct LayerPass<'a, D: Device> {
 }
 
 impl<D: Device> LayerPass<'_, D> {
-    /// Forward and backward of one sequence x `[T, D]`, or `[T, I]` of a linear: leaves the
-    /// gradients in the sinks. Returns every term of every target, in this order.
-    pub fn gradients(&self, x: Vec<D::Number>, targets: Vec<Vec<D::Number>>) -> Result<Vec<f64>> {
-        let Context { device, tokens, .. } = self.context;
+    /// Forward and backward of one sequence x `[T, D]`, or `[T, I]` of a linear, `sides` being what
+    /// each layer reads beside: leaves the gradients in the sinks. Returns every term of every target, in this order.
+    pub fn gradients(
+        &self,
+        x: Vec<D::Number>,
+        sides: &[SideValues],
+        targets: Vec<Vec<D::Number>>,
+    ) -> Result<Vec<f64>> {
+        let Context { device, tokens, architecture, .. } = self.context;
         let shape = [*tokens, x.len() / tokens];
         let x = Values::new(device.upload(x)?, &shape)?;
         let mut tape = Tape::on(device);
-        let mut y = x.clone();
-        for (weights, sinks) in self.layers {
-            let mut block = Block { context: self.context, weights, sinks, tap: None };
-            y = match self.alone {
-                Some(linear) => block.forward_linear(&mut tape, &y, linear)?,
-                None => block.forward(&mut tape, &y)?,
+        let (mut y, mut passed) = (x.clone(), BTreeMap::new());
+        for (number, (weights, sinks)) in self.layers.iter().enumerate() {
+            let block = Block::new(self.context, weights, sinks);
+            if let Some(linear) = self.alone {
+                let mut block = block;
+                y = block.forward_linear(&mut tape, &y, linear)?;
+                continue;
+            }
+            let mut beside = match sides.get(number) {
+                Some(sides) => sides.uploaded(device, *tokens)?,
+                None => SideInputs::default(),
             };
+            let from = architecture.layers[weights.layer].attention.kv_from;
+            if let Some(own) = from.and_then(|from| passed.get(&from)) {
+                beside.keys_values = Some(<[Values<D>; 2]>::clone(own));
+            }
+            let mut block = block.beside(beside);
+            y = block.forward(&mut tape, &y)?;
+            passed.extend(block.kept().map(|kept| (weights.layer, kept)));
         }
         let (width, sequences) = (y.cols(), self.sequences);
         let (mut dy, mut found) = (device.zeros(y.len())?, vec![]);

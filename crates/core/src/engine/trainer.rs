@@ -4,7 +4,8 @@ use crate::autograd::parameter::{Group, Parameters};
 use crate::device::{Device, Number};
 use crate::engine::arithmetic::Arithmetic;
 use crate::engine::calibrate::static_scales;
-use crate::layer::block::{Context, rope_tables};
+use crate::layer::block::Context;
+use crate::layer::sides::Sides;
 use crate::layer::tensors::{find, tensor_values, uploaded};
 use crate::layer::weights::Weights;
 use crate::nearest::quantization;
@@ -18,7 +19,6 @@ use crate::recipe::{Recipe, Recompute, Sites, TrainConfig, Trains};
 use crate::{Error, Result};
 use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::Real;
-use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::quant::tensor::QuantTensor;
 use std::collections::BTreeMap;
@@ -29,8 +29,6 @@ use std::sync::Arc;
 pub struct Trainer<D: Device> {
     /// The graph and sizes of both models.
     pub architecture: Arc<Architecture>,
-    /// The rotation of each layer.
-    pub ropes: Arc<[Arc<RopeTable>]>,
     /// What of the student can learn, and what it holds frozen, in the order of the forward.
     pub parameters: Parameters<D>,
     /// The quantized weights of the student, in the order of the forward.
@@ -101,7 +99,6 @@ impl<D: Device> Trainer<D> {
         let arithmetic = Arithmetic::of(config.arithmetic.unwrap_or_default());
         let quantization = Arc::new(quantization(recipe, &architecture)?);
         let mut trainer = Self {
-            ropes: rope_tables(&architecture),
             architecture,
             parameters,
             matrices,
@@ -127,7 +124,12 @@ impl<D: Device> Trainer<D> {
                     ..trainer.context(calibration.len() / length, length)
                 };
                 let teacher = &trainer.teacher;
-                let embed = || trainer.embed(&teacher.embedding, calibration);
+                let embed = || {
+                    let x = trainer.embed(&teacher.embedding, calibration)?;
+                    let second =
+                        trainer.second_embedding(&context, teacher, &x, calibration, false)?;
+                    Ok((x, Sides::new(second.pieces)))
+                };
                 static_scales(&teacher.blocks, &context, &trainer.quantization, embed)?
             }
         };

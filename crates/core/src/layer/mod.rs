@@ -5,5 +5,6 @@
 
 pub mod block;
 pub mod finished;
+pub mod sides;
 pub mod tensors;
 pub(crate) mod weights;

@@ -5,12 +5,15 @@ use super::kl::KlConfig;
 use super::{TermConfig, WeightedTerm};
 use crate::Result;
 use crate::autograd::ops::Sink;
-use crate::device::{Device, DeviceBuffer, DeviceWeight, Product};
-use crate::layer::weights::Weights;
+use crate::device::{Device, DeviceBuffer, DeviceWeight, Norm, Product};
+use crate::layer::weights::{Weights, norm_weight};
+use halfstep_formats::Architecture;
 use halfstep_kernels::ActivationSpec;
+use halfstep_kernels::ops::activation::Activation;
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::ops::loss::IGNORE_INDEX;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What is minimised: kl_weight * KL(teacher || student) at `temperature` + ce_weight * next-token
 /// cross-entropy.
@@ -42,9 +45,7 @@ impl Objective {
 /// Head and loss of one micro-batch.
 pub(crate) struct LossHead<'a, D: Device> {
     pub(crate) device: &'a D,
-    pub(crate) norm_eps: f64,
-    pub(crate) vocab: usize,
-    pub(crate) hidden: usize,
+    pub(crate) architecture: &'a Architecture,
     pub(crate) activation: ActivationSpec,
     pub(crate) precision: Precision,
     pub(crate) objective: Objective,
@@ -54,6 +55,7 @@ pub(crate) struct LossHead<'a, D: Device> {
     pub(crate) weights: &'a Weights<D>,
     pub(crate) teacher: Option<&'a Weights<D>>,
     pub(crate) norm_sink: Option<&'a Sink<D>>,
+    pub(crate) norm_bias_sink: Option<&'a Sink<D>>,
     pub(crate) head_sink: Option<&'a Sink<D>>,
 }
 
@@ -83,7 +85,7 @@ impl<D: Device> LossHead<'_, D> {
         targets: &[i64],
         normalizers: Normalizers,
     ) -> Result<(f64, D::Buffer)> {
-        let (device, d) = (self.device, self.hidden);
+        let (device, d) = (self.device, self.architecture.hidden_size);
         if !rows.contains(&true) {
             return Ok((0.0, device.zeros(student.len())?));
         }
@@ -125,16 +127,18 @@ impl<D: Device> LossHead<'_, D> {
         targets: &[i64],
         normalizers: Normalizers,
     ) -> Result<(f64, D::Buffer)> {
-        let (device, precision, d) = (self.device, self.precision, self.hidden);
+        let (device, precision, a) = (self.device, self.precision, self.architecture);
+        let (d, head) = (a.hidden_size, &self.weights.head);
         let m = student.len() / d;
-        let (norm, head) = (&self.weights.final_norm, &self.weights.head);
-        let normed = device.rms_norm(student, norm, self.norm_eps)?;
+        let norm = norm_weight(device, &self.weights.final_norm, a.norm.offset)?;
+        let normed = self.normed(self.weights, &norm, student)?;
         let quantized = match self.activation {
             ActivationSpec::F32 => None,
             spec => Some(device.quantize_activation(spec, &normed, d)?),
         };
         let input = quantized.as_ref().unwrap_or(&normed);
-        let rows = (self.bytes / (2 * self.vocab * size_of::<D::Number>())).clamp(1, m);
+        let held = if a.logit_softcap.is_some() { 3 } else { 2 };
+        let rows = (self.bytes / (held * a.vocab_size * size_of::<D::Number>())).clamp(1, m);
         let chunks = m.div_ceil(rows);
         let teacher = self.teacher(teacher_hidden, chunks)?;
         let products = if self.is_integer() { 0 } else { chunks };
@@ -145,17 +149,21 @@ impl<D: Device> LossHead<'_, D> {
             let n = rows.min(m - first);
             let part = |of: &D::Buffer| device.slice(of, first * d..(first + n) * d);
             let x = part(input)?;
-            let mut dlogits = match self.is_integer() {
+            let products = match self.is_integer() {
                 true => self.integer_logits(&part(&normed)?)?,
                 false => device.linear(precision, &x, &forward)?,
             };
+            let (mut dlogits, uncapped) = self.logits(products)?;
             let teacher = match &teacher {
-                Some((head, normed)) => Some(device.linear(precision, &part(normed)?, head)?),
+                Some((head, normed)) => {
+                    Some(self.logits(device.linear(precision, &part(normed)?, head)?)?.0)
+                }
                 None => None,
             };
             let targets = &targets[first..first + n];
             loss += self.loss(teacher.as_ref(), &mut dlogits, targets, normalizers)?;
             drop(teacher);
+            let dlogits = self.dproducts(dlogits, uncapped)?;
             dinput.push(device.linear_backward_input(precision, &dlogits, &backward)?);
             if let Some(sink) = self.head_sink {
                 sink.add(|dw, accumulate| {
@@ -164,11 +172,57 @@ impl<D: Device> LossHead<'_, D> {
             }
         }
         let dinput = device.concatenate(dinput)?;
-        let [dstudent, dnorm] = device.rms_norm_backward(student, norm, self.norm_eps, &dinput)?;
+        if let Some(sink) = self.norm_bias_sink {
+            sink.add_buffer(device, device.add_bias_backward(&dinput, d)?)?;
+        }
+        let [dstudent, dnorm] = device.norm_backward(self.norm(), student, &norm, &dinput)?;
         if let Some(sink) = self.norm_sink {
             sink.add_buffer(device, dnorm)?;
         }
         Ok((loss, dstudent))
+    }
+
+    fn norm(&self) -> Norm {
+        let a = self.architecture;
+        Norm { kind: a.norm.kind, eps: a.norm.eps, width: a.hidden_size }
+    }
+
+    /// What a head reads; `norm` is the weight as it multiplies.
+    fn normed(
+        &self,
+        weights: &Weights<D>,
+        norm: &Arc<D::Buffer>,
+        x: &D::Buffer,
+    ) -> Result<D::Buffer> {
+        let normed = self.device.norm(self.norm(), x, norm)?;
+        match &weights.final_norm_bias {
+            Some(bias) => self.device.add_bias(&normed, bias),
+            None => Ok(normed),
+        }
+    }
+
+    /// Logits from the products of a head, and where they are capped what they were before.
+    fn logits(&self, mut products: D::Buffer) -> Result<(D::Buffer, Option<D::Buffer>)> {
+        let Architecture { logit_scale, logit_softcap, .. } = *self.architecture;
+        if logit_scale != 1.0 {
+            self.device.scale(&mut products, logit_scale)?;
+        }
+        let Some(cap) = logit_softcap else { return Ok((products, None)) };
+        let capped = self.device.activation(Activation::SoftCap { cap }, &products, None)?;
+        Ok((capped, Some(products)))
+    }
+
+    /// From the gradient of logits to that of the products.
+    fn dproducts(&self, mut dlogits: D::Buffer, uncapped: Option<D::Buffer>) -> Result<D::Buffer> {
+        let Architecture { logit_scale, logit_softcap, .. } = *self.architecture;
+        if let (Some(cap), Some(uncapped)) = (logit_softcap, uncapped) {
+            let cap = Activation::SoftCap { cap };
+            (dlogits, _) = self.device.activation_backward(cap, &uncapped, None, &dlogits)?;
+        }
+        if logit_scale != 1.0 {
+            self.device.scale(&mut dlogits, logit_scale)?;
+        }
+        Ok(dlogits)
     }
 
     /// The teacher's head and what it reads, where the objective looks at the teacher.
@@ -181,7 +235,9 @@ impl<D: Device> LossHead<'_, D> {
         let Some((weights, hidden)) = self.teacher.zip(hidden).filter(|_| wanted) else {
             return Ok(None);
         };
-        let normed = self.device.rms_norm(hidden, &weights.final_norm, self.norm_eps)?;
+        let offset = self.architecture.norm.offset;
+        let norm = norm_weight(self.device, &weights.final_norm, offset)?;
+        let normed = self.normed(weights, &norm, hidden)?;
         let (product, head) = (Product::Forward, &weights.head);
         Ok(Some((self.device.prepare(self.precision, head, product, chunks)?, normed)))
     }
@@ -207,7 +263,7 @@ impl<D: Device> LossHead<'_, D> {
         normalizers: Normalizers,
     ) -> Result<f64> {
         let Objective { kl_weight, ce_weight, temperature } = self.objective;
-        let (device, vocab) = (self.device, self.vocab);
+        let (device, vocab) = (self.device, self.architecture.vocab_size);
         let (mut loss, mut ce_gradient) = (0.0, None);
         if ce_weight > 0.0 {
             let (ce, gradient) = device.cross_entropy(logits, targets, vocab, normalizers.ce)?;

@@ -7,6 +7,7 @@ use crate::layer::weights::BlockWeights;
 use crate::quantizer::low_rank::Factors;
 use crate::quantizer::matrix::Matrix;
 use crate::{Error, Result};
+use halfstep_formats::architecture::Linear;
 use halfstep_kernels::ops::gemm::{self, Dense, Precision};
 use halfstep_kernels::{Pool, Real, uninit_vec};
 use serde::{Deserialize, Serialize};
@@ -119,8 +120,13 @@ impl Penalty {
     ) -> Result<f64> {
         let (mut total, device) = (0.0, &parameters.device);
         let rows = |of: usize| (0..of as u32).collect::<Vec<_>>();
-        for (i, (matrix, (linear, used))) in matrices.iter().zip(&weights.linears).enumerate() {
+        for (i, matrix) in matrices.iter().enumerate() {
             let parameter = &parameters.list[matrix.index];
+            let linear = Linear::parse(&parameter.name).map(|(_, linear)| linear);
+            let found = linear.and_then(|linear| weights.linears.get_key_value(&linear));
+            let (linear, used) = found.ok_or_else(|| Error::Internal {
+                reason: format!("{} is no linear of the layer", parameter.name),
+            })?;
             let beside = matrix
                 .low_rank
                 .as_ref()

@@ -3,6 +3,7 @@
 
 use crate::Result;
 use crate::device::Device;
+use crate::engine::side_streams::SideValues;
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::site::WeightSite;
 use crate::statistics::{Pass, Seen};
@@ -17,6 +18,17 @@ pub(crate) enum InputStream {
     Plain,
     /// The quantized layers; activations and cache of this one are quantized too.
     Quantized,
+}
+
+/// What goes into a layer in one sequence.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerInput {
+    /// `[T, D]`.
+    pub x: Vec<f32>,
+    /// What it reads beside.
+    pub sides: SideValues,
+    /// Number of the sequence.
+    pub sample: usize,
 }
 
 /// One layer that is to be solved, and the sequences that go into it.
@@ -39,29 +51,29 @@ pub(crate) trait Calibration<'a, D: Device> {
     /// Number of sequences.
     fn samples(&self) -> usize;
 
-    /// What goes into the layer, `[T, D]`.
-    fn input(&mut self, stream: InputStream, sample: usize) -> Result<Vec<f32>>;
+    /// What goes into the layer.
+    fn input(&mut self, stream: InputStream, sample: usize) -> Result<LayerInput>;
 
-    /// Shows on the host what linears read, site by site, when x `[T, D]` goes through the layer
-    /// with these weights.
+    /// Shows on the host what linears read, site by site, when x goes through the layer with these
+    /// weights; experts that few rows reach get some more.
     ///
     /// Errors: those of `see` and of the device; cancelled.
     fn seen(
         &self,
         stream: InputStream,
         weights: &BlockWeights<D>,
-        x: Vec<f32>,
+        x: LayerInput,
         see: &mut dyn FnMut(ActivationSite, &[f32]) -> Result<()>,
     ) -> Result<()>;
 
-    /// What the layer with these weights gives for x, both `[T, D]`.
+    /// What the layer with these weights gives for x, `[T, D]`.
     ///
     /// Errors: those of the device; cancelled.
     fn output(
         &self,
         stream: InputStream,
         weights: &BlockWeights<D>,
-        x: Vec<f32>,
+        x: LayerInput,
     ) -> Result<D::Buffer>;
 
     /// Tells the user of something that the result should be read with.

@@ -5,6 +5,9 @@
 //!     q_i <- nearest( ((Cm w)_i - sum_{m != i} Gm_im q_m) / Gm_ii )
 //!     F(q) = q Gm q - 2 q Cm w = |Xq q - X w|^2 - |X w|^2      never rises once every column was visited
 //!
+//! What an expert reads is the same on both sides: the router may send it other rows where the layers
+//! before are quantized.
+//!
 //! A row starts from w itself or from its nearest codes, and visits its columns as they are stored
 //! or by falling norm(Xq_j) |w_j|. Both products get the same damping on their diagonals.
 //!
@@ -85,10 +88,7 @@ impl Solver for ComqConfig {
         Ok(())
     }
 
-    fn solve<D: Device<Number = f32>>(
-        &self,
-        layer: &mut dyn Calibration<D>,
-    ) -> Result<Finished> {
+    fn solve<D: Device<Number = f32>>(&self, layer: &mut dyn Calibration<D>) -> Result<Finished> {
         let (mut block, original, pool) =
             (OpenBlock::new(layer)?, OpenBlock::new(layer)?, layer.pool());
         for (site, linears) in block.sites() {
@@ -122,7 +122,8 @@ impl ComqConfig {
         let device = layer.device();
         let (weights, original) = (block.weights(device)?, original.weights(device)?);
         let (mut hessian, mut cross) = (Hessian::new(cols), vec![]);
-        if self.two_streams {
+        let two_streams = self.two_streams && reader.expert_number().is_none();
+        if two_streams {
             cross = vec![0.0; cols * cols];
         }
         let mut pass = LayerPass { layer, stream: InputStream::Quantized, weights: &weights };
@@ -132,7 +133,7 @@ impl ComqConfig {
             let statistics: &mut [&mut dyn Statistic] =
                 &mut [&mut AtSite { site, of: &mut hessian }, read];
             collect_one(pool, &mut pass, sequence, statistics)?;
-            if self.two_streams {
+            if two_streams {
                 (pass.stream, pass.weights) = (InputStream::Plain, &original);
                 let plain = &mut Inputs { site, cols, values: vec![] };
                 collect_one(pool, &mut pass, sequence, &mut [plain])?;
@@ -142,7 +143,7 @@ impl ComqConfig {
         let same = (0..cols * cols).map(|i| hessian.at(i / cols, i % cols)).collect();
         let factor = 2.0 / hessian.tokens().max(1) as f64;
         cross.iter_mut().for_each(|sum| *sum *= factor);
-        Ok(Products { same, cross: self.two_streams.then_some(cross) })
+        Ok(Products { same, cross: two_streams.then_some(cross) })
     }
 }
 

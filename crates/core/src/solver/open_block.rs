@@ -60,6 +60,11 @@ impl<'a> OpenBlock<'a> {
         sites(self.architecture, self.layer)
     }
 
+    /// What is added to the weights of norms before they multiply.
+    pub(crate) fn norm_offset(&self) -> f64 {
+        self.architecture.norm.offset
+    }
+
     /// The linears that read a site.
     pub(crate) fn readers(&self, site: ActivationSite) -> Vec<Linear> {
         self.sites().into_iter().find(|(there, _)| *there == site).map_or(vec![], |(_, of)| of)

@@ -10,7 +10,6 @@ use crate::Result;
 use halfstep_formats::architecture::{ActivationSite, Linear};
 use halfstep_kernels::Pool;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 macro_rules! statistics {
     ($($module:ident $name:ident),* $(,)?) => {
@@ -32,8 +31,8 @@ statistics! {
 pub(crate) enum Seen<'a> {
     /// What the linears at a site of the layer read, `[T, I]`.
     Input { site: ActivationSite, x: &'a [f32] },
-    /// dL/dW of the linears of a layer, of this sequence alone.
-    Gradients { layer: usize, of: &'a BTreeMap<Linear, Cow<'a, [f32]>> },
+    /// dL/dW of the linears of a layer in the order of the forward, of this sequence alone.
+    Gradients { layer: usize, of: &'a [(Linear, Cow<'a, [f32]>)] },
 }
 
 /// Something that is collected.
@@ -114,7 +113,7 @@ mod tests {
             let x = [1.0, -2.0, 3.0, 4.0].map(|x| x * (sequence + 1) as f32);
             see(Seen::Input { site: ActivationSite::AttnIn, x: &x })?;
             see(Seen::Input { site: ActivationSite::OIn, x: &x[..1] })?;
-            see(Seen::Gradients { layer: 0, of: &BTreeMap::new() })
+            see(Seen::Gradients { layer: 0, of: &[] })
         }
     }
 

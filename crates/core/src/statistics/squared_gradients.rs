@@ -7,19 +7,19 @@ use crate::autograd::ops::Sink;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::device::{Device, DeviceWeight};
+use crate::engine::side_gradients::{SecondEmbedding, SideGradients};
 use crate::engine::stream::Stream;
 use crate::host::Host;
 use crate::layer::block::{Block, BlockSinks, Context, check_finite, rope_tables};
+use crate::layer::sides::{PerLayerSinks, Sides};
 use crate::layer::tensors::{find, teacher, uploaded};
-use crate::layer::weights::{BlockWeights, Weights};
+use crate::layer::weights::Weights;
 use crate::objective::head::{LossHead, Normalizers, Objective, next_tokens, predicting};
 use crate::{Error, Result};
-use halfstep_formats::architecture::{EMBEDDING, FINAL_NORM, HEAD};
 use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Pool};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bytes of logits at once.
@@ -36,7 +36,7 @@ impl Statistic for SquaredGradients<'_> {
         let Seen::Gradients { layer, of } = seen else { return Ok(()) };
         let mut s = self.sums.read(layer, 1)?;
         let mut rest = &mut s[..];
-        for gradient in of.values() {
+        for (_, gradient) in of {
             let (own, later) = std::mem::take(&mut rest).split_at_mut(gradient.len());
             pool.chunks_mut(own, 1 << 16, |i, own| {
                 own.iter_mut().zip(&gradient[i << 16..]).for_each(|(s, g)| *s += g * g)
@@ -99,7 +99,7 @@ impl<'a, D: Device<Number = f32>> ModelPass<'a, D> {
         let context = Context {
             device: device.clone(),
             architecture: Arc::new(a.clone()),
-            ropes: rope_tables(a),
+            ropes: rope_tables(a, sequence_length),
             batch: 1,
             tokens: sequence_length,
             precision,
@@ -107,25 +107,18 @@ impl<'a, D: Device<Number = f32>> ModelPass<'a, D> {
             edge: EdgeRule::Inside,
         };
         let stored = |name: &str| device.stored_weight(find(model, name)?);
-        let embedding = stored(EMBEDDING)?;
-        let head = if a.tied_head { embedding.clone() } else { stored(HEAD)? };
-        let ends = Weights {
-            blocks: vec![],
-            embedding,
-            final_norm: Arc::new(uploaded(device, model, FINAL_NORM)?),
-            head,
-        };
+        let ends = Weights::ends(a, |name| uploaded(device, model, name), stored)?;
         Ok(Self { model, windows, inputs, host, context, ends })
     }
 
-    fn block(
-        &self,
-        weights: &BlockWeights<D>,
-        sinks: &BlockSinks<D>,
-        tape: &mut Tape<D>,
-        x: &Tensor<D>,
-    ) -> Result<Tensor<D>> {
-        Block { context: &self.context, weights, sinks, tap: None }.forward(tape, x)
+    /// The scaled rows of the embedding.
+    fn embed(&self, tokens: &[u32]) -> Result<Tensor<D>> {
+        let (a, device) = (&self.model.architecture, &self.context.device);
+        let mut x = device.embedding(&self.ends.embedding, tokens)?;
+        if a.embed_scale != 1.0 {
+            device.scale(&mut x, a.embed_scale)?;
+        }
+        Tensor::new(x, &[tokens.len(), a.hidden_size])
     }
 }
 
@@ -143,24 +136,24 @@ impl<D: Device<Number = f32>> Pass for ModelPass<'_, D> {
         let tokens = &self.windows.tokens[range.clone()];
         let (a, device) = (&self.model.architecture, &self.context.device);
         let shape = [tokens.len(), a.hidden_size];
-        let mut x = Tensor::new(device.embedding(&self.ends.embedding, tokens)?, &shape)?;
+        let mut x = self.embed(tokens)?;
+        let none = PerLayerSinks { projection: None, norm: None };
+        let (context, second) = (&self.context, self.ends.per_layer.as_ref());
+        let second = SecondEmbedding::of(context, second, none, &x, tokens, false)?;
+        let mut sides = Sides::new(second.pieces);
         for layer in 0..a.layers.len() {
             self.inputs.write(layer, &x.read(device)?)?;
-            x = self.block(
-                &teacher(device, self.model, layer)?,
-                &BlockSinks::none(),
-                &mut Tape::off(device),
-                &x,
-            )?;
+            let (weights, sinks) = (teacher(device, self.model, layer)?, BlockSinks::none());
+            let mut block = Block::new(context, &weights, &sinks).beside(sides.of(a, layer));
+            x = block.forward(&mut Tape::off(device), &x)?;
+            sides.keep(layer, block.kept());
             check_finite(&x.read(device)?, || {
                 format!("the teacher's layer {layer}, text {sequence}")
             })?;
         }
         let head = LossHead {
             device,
-            norm_eps: a.norm.eps,
-            vocab: a.vocab_size,
-            hidden: a.hidden_size,
+            architecture: a,
             activation: ActivationSpec::F32,
             precision: self.context.precision,
             objective: Objective { kl_weight: 0.0, ce_weight: 1.0, temperature: 1.0 },
@@ -168,6 +161,7 @@ impl<D: Device<Number = f32>> Pass for ModelPass<'_, D> {
             weights: &self.ends,
             teacher: None,
             norm_sink: None,
+            norm_bias_sink: None,
             head_sink: None,
         };
         let targets = next_tokens(tokens, tokens.len());
@@ -182,6 +176,7 @@ impl<D: Device<Number = f32>> Pass for ModelPass<'_, D> {
             }
         };
         let mut dy = Tensor::new(dy, &shape)?;
+        let mut side_gradients = SideGradients::new(device);
         for layer in (0..a.layers.len()).rev() {
             let x = Tensor::new(device.upload(self.inputs.read(layer, 1)?)?, &shape)?;
             let weights = teacher(device, self.model, layer)?;
@@ -194,12 +189,19 @@ impl<D: Device<Number = f32>> Pass for ModelPass<'_, D> {
                 ..BlockSinks::none()
             };
             let mut tape = Tape::on(device);
-            let y = self.block(&weights, &sinks, &mut tape, &x)?;
-            dy = tape.backward(&x, &y, dy)?;
-            let gradients = sinks.linears.iter().map(|(&l, sink)| Ok((l, sink.take(device)?)));
-            let gradients = gradients.collect::<Result<BTreeMap<_, _>>>()?;
-            let read = gradients.iter().map(|(&l, gradient)| Ok((l, device.read(gradient)?)));
-            see(Seen::Gradients { layer, of: &read.collect::<Result<_>>()? })?;
+            let beside = sides.of(a, layer);
+            let mut block = Block::new(context, &weights, &sinks).beside(beside.clone());
+            let y = block.forward(&mut tape, &x)?;
+            let kept = block.kept();
+            dy = side_gradients.backward(a, layer, tape, &x, (&y, dy), &beside, kept)?;
+            let linears = a.linears(layer).into_iter();
+            let gradients = linears.filter_map(|linear| {
+                let sink = sinks.linears.get(&linear.kind)?;
+                Some(sink.take(device).map(|gradient| (linear.kind, gradient)))
+            });
+            let gradients = gradients.collect::<Result<Vec<_>>>()?;
+            let read = gradients.iter().map(|(l, gradient)| Ok((*l, device.read(gradient)?)));
+            see(Seen::Gradients { layer, of: &read.collect::<Result<Vec<_>>>()? })?;
         }
         Ok(())
     }

@@ -150,7 +150,8 @@ fn read_by_linears(model: &Model) -> Vec<Vec<f32>> {
     let text = Text::read(Some(&assets("demo-train.txt")), None, 0).expect("read").expect("a text");
     let tokens = text.sequences(&DEMO, SAMPLES, TOKENS).expect("tokens");
     let weights = teacher(&device, model, 0).expect("weights");
-    let ropes = architecture.layers.iter().map(|layer| Arc::new(layer.attention.rope_table()));
+    let ropes =
+        architecture.layers.iter().map(|layer| Arc::new(layer.attention.rope_table(TOKENS)));
     let context = Context {
         device: device.clone(),
         ropes: ropes.collect(),
@@ -170,16 +171,22 @@ fn read_by_linears(model: &Model) -> Vec<Vec<f32>> {
         }
         let mut see = |site, values: &[f32]| {
             for linear in sites.iter().filter(|(there, _)| *there == site).flat_map(|(_, of)| of) {
-                read[*linear as usize].extend_from_slice(values);
+                read[number(*linear)].extend_from_slice(values);
             }
         };
         let x = halfstep::autograd::tensor::Tensor::new(x, &[TOKENS, width]).expect("a tensor");
         let (sinks, mut tape) = (BlockSinks::none(), halfstep::autograd::tape::Tape::off(&device));
-        Block { context: &context, weights: &weights, sinks: &sinks, tap: Some(&mut see) }
+        Block::new(&context, &weights, &sinks)
+            .seen_by(&mut see)
             .forward(&mut tape, &x)
             .expect("a forward");
     }
     read
+}
+
+/// Place of a linear in the order of the forward.
+fn number(linear: Linear) -> usize {
+    Linear::USUAL.iter().position(|of| *of == linear).expect("a usual linear")
 }
 
 /// Loss and gradient norm of the first step of each linear are those of its own problem, computed in
@@ -202,7 +209,7 @@ fn every_linear_learns_its_own_problem() {
     for ((model, steps), second) in [(one, false), (both, true)] {
         let (plain, quantized) = (read_by_linears(&DEMO), read_by_linears(&model));
         for linear in Linear::USUAL {
-            let (i, name) = (linear as usize, linear.weight_name(0));
+            let (i, name) = (number(linear), linear.weight_name(0));
             let (pool, cols) = (Pool::new(1), DEMO.tensors[&name].cols());
             let [w, wq] = [&DEMO, &rounded].map(|model| model.tensors[&name].to_f32(&pool));
             let rows = w.len() / cols;

@@ -3,6 +3,8 @@
 
 mod answers;
 mod device;
+mod every_field;
+mod field_gradients;
 mod linears;
 mod random_model;
 mod steps;

@@ -1,6 +1,6 @@
 //! A small model of random numbers.
 
-use halfstep_formats::architecture::{Architecture, Role};
+use halfstep_formats::architecture::{Architecture, Parameter, Role};
 use halfstep_formats::{Model, Tensor, TensorData};
 use halfstep_kernels::rng::Rng;
 use std::collections::BTreeMap;
@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 pub(crate) fn random_model(architecture: Architecture, mut rng: Rng, deviation: f64) -> Model {
     let tensors = architecture.tensors().into_iter().map(|spec| {
         let (mean, deviation) = match spec.role {
-            Role::Norm(_) | Role::FinalNorm => (1.0, 0.2),
+            role if role.is_norm() => (1.0 - architecture.norm.offset, 0.2),
+            Role::Parameter(Parameter::OutputScale) => (1.0, 0.2),
             _ => (0.0, deviation),
         };
         let count = spec.shape.iter().product();

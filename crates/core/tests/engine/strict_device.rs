@@ -1,9 +1,12 @@
 //! A second device: the CPU's arithmetic over buffers that nobody else can open. It counts its
 //! calls by operation, and fails in the one it is told to.
 
-use halfstep::device::{Cpu, Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Product};
+use halfstep::device::{
+    Cpu, Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Norm, Product,
+};
 use halfstep::{Error, Result};
 use halfstep_formats::Tensor;
+use halfstep_kernels::ops::activation::Activation;
 use halfstep_kernels::ops::adamw::AdamW;
 use halfstep_kernels::ops::attention::AttentionShape;
 use halfstep_kernels::ops::gemm::Precision;
@@ -279,20 +282,30 @@ impl Device for Strict {
         self.inner.block_hadamard(&x.0, signs, size, transposed).map(Opaque)
     }
 
-    fn rms_norm(&self, x: &Opaque, weight: &Opaque, eps: f64) -> Result<Opaque> {
-        self.call("rms_norm")?;
-        self.inner.rms_norm(&x.0, &weight.0, eps).map(Opaque)
+    fn scale_rows(&self, x: &Opaque, w: &Opaque) -> Result<Opaque> {
+        self.call("scale_rows")?;
+        self.inner.scale_rows(&x.0, &w.0).map(Opaque)
     }
 
-    fn rms_norm_backward(
+    fn scale_rows_backward(&self, x: &Opaque, dy: &Opaque, cols: usize) -> Result<Opaque> {
+        self.call("scale_rows_backward")?;
+        self.inner.scale_rows_backward(&x.0, &dy.0, cols).map(Opaque)
+    }
+
+    fn norm(&self, norm: Norm, x: &Opaque, weight: &Opaque) -> Result<Opaque> {
+        self.call("norm")?;
+        self.inner.norm(norm, &x.0, &weight.0).map(Opaque)
+    }
+
+    fn norm_backward(
         &self,
+        norm: Norm,
         x: &Opaque,
         weight: &Opaque,
-        eps: f64,
         dy: &Opaque,
     ) -> Result<[Opaque; 2]> {
-        self.call("rms_norm_backward")?;
-        self.inner.rms_norm_backward(&x.0, &weight.0, eps, &dy.0).map(|of| of.map(Opaque))
+        self.call("norm_backward")?;
+        self.inner.norm_backward(norm, &x.0, &weight.0, &dy.0).map(|of| of.map(Opaque))
     }
 
     fn rope(
@@ -307,14 +320,21 @@ impl Device for Strict {
         self.inner.rope(table, &x.0, heads, period, inverse).map(Opaque)
     }
 
-    fn swiglu(&self, gate: &Opaque, up: &Opaque) -> Result<Opaque> {
-        self.call("swiglu")?;
-        self.inner.swiglu(&gate.0, &up.0).map(Opaque)
+    fn activation(&self, f: Activation, x: &Opaque, up: Option<&Opaque>) -> Result<Opaque> {
+        self.call("activation")?;
+        self.inner.activation(f, &x.0, up.map(|up| &up.0)).map(Opaque)
     }
 
-    fn swiglu_backward(&self, gate: &Opaque, up: &Opaque, dy: &Opaque) -> Result<[Opaque; 2]> {
-        self.call("swiglu_backward")?;
-        self.inner.swiglu_backward(&gate.0, &up.0, &dy.0).map(|of| of.map(Opaque))
+    fn activation_backward(
+        &self,
+        f: Activation,
+        x: &Opaque,
+        up: Option<&Opaque>,
+        dy: &Opaque,
+    ) -> Result<(Opaque, Option<Opaque>)> {
+        self.call("activation_backward")?;
+        let (dx, dup) = self.inner.activation_backward(f, &x.0, up.map(|up| &up.0), &dy.0)?;
+        Ok((Opaque(dx), dup.map(Opaque)))
     }
 
     fn attention(
@@ -323,9 +343,11 @@ impl Device for Strict {
         q: &Opaque,
         k: &Opaque,
         v: &Opaque,
+        sinks: Option<&Opaque>,
     ) -> Result<[Opaque; 2]> {
         self.call("attention")?;
-        self.inner.attention(shape, &q.0, &k.0, &v.0).map(|of| of.map(Opaque))
+        let sinks = sinks.map(|sinks| &sinks.0);
+        self.inner.attention(shape, &q.0, &k.0, &v.0, sinks).map(|of| of.map(Opaque))
     }
 
     fn attention_backward(
@@ -334,14 +356,17 @@ impl Device for Strict {
         q: &Opaque,
         k: &Opaque,
         v: &Opaque,
+        sinks: Option<&Opaque>,
         y: &Opaque,
         log_sum_exp: &Opaque,
         dy: &Opaque,
-    ) -> Result<[Opaque; 3]> {
+    ) -> Result<([Opaque; 3], Option<Opaque>)> {
         self.call("attention_backward")?;
-        self.inner
-            .attention_backward(shape, &q.0, &k.0, &v.0, &y.0, &log_sum_exp.0, &dy.0)
-            .map(|of| of.map(Opaque))
+        let (sinks, sums) = (sinks.map(|sinks| &sinks.0), &log_sum_exp.0);
+        let inner = &self.inner;
+        let (gradients, dsinks) =
+            inner.attention_backward(shape, &q.0, &k.0, &v.0, sinks, &y.0, sums, &dy.0)?;
+        Ok((gradients.map(Opaque), dsinks.map(Opaque)))
     }
 
     fn quantize_activation(&self, spec: ActivationSpec, x: &Opaque, cols: usize) -> Result<Opaque> {

@@ -55,6 +55,14 @@ pub trait Family: Sync {
         NormKind::Rms
     }
 
+    /// The key of a config.json with the number that norms add.
+    fn norm_eps_key(&self) -> &'static str {
+        match self.norm_kind() {
+            NormKind::Rms => "rms_norm_eps",
+            NormKind::Layer => "layer_norm_eps",
+        }
+    }
+
     /// What is added to the weights of norms of a Hugging Face folder; GGUF files hold the sum.
     fn norm_offset(&self) -> f64 {
         0.0

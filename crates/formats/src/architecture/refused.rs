@@ -98,12 +98,6 @@ const ALL: &[Refused] = &[
         reason: "its quantizers, without which it is another model, are not read here",
     },
     Refused {
-        classes: &["NemotronForCausalLM"],
-        model_types: &["nemotron"],
-        gguf: &["nemotron"],
-        reason: "feed-forwards of a squared ReLU without a gate are not read here",
-    },
-    Refused {
         classes: &["ApertusForCausalLM"],
         model_types: &["apertus"],
         gguf: &["apertus"],

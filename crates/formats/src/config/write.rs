@@ -1,7 +1,7 @@
 //! A config.json that is written.
 
 use super::rope::{FULL, SLIDING, written};
-use super::{NORM_OFFSET, activation_names, norm_eps_key};
+use super::{NORM_OFFSET, activation_names};
 use crate::architecture::fields::{Fields, Form, Key};
 use crate::architecture::{Architecture, Rope, RopeScaling, family};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ pub fn to_json(architecture: &Architecture) -> Result<Value> {
         ("num_attention_heads", a.heads.into()),
         ("num_hidden_layers", a.layers.into()),
         ("num_key_value_heads", a.kv_heads.into()),
-        (norm_eps_key(family), a.norm_eps.into()),
+        (family.norm_eps_key(), a.norm_eps.into()),
         ("tie_word_embeddings", a.tied_head.into()),
         ("vocab_size", a.vocab_size.into()),
     ]);

@@ -41,6 +41,29 @@ pub(super) fn scale_channels<T: Number>(pool: &Pool, y: &mut [T], h: &[T]) {
     });
 }
 
+/// `y *= w`, a number for each row.
+pub(super) fn scale_rows<T: Number>(pool: &Pool, y: &mut [T], w: &[T]) {
+    let width = y.len() / w.len().max(1);
+    pool.chunks_mut(y, (ROWS * width).max(1), |task, y| {
+        for (y, &w) in y.chunks_exact_mut(width).zip(&w[task * ROWS..]) {
+            y.iter_mut().for_each(|y| *y *= w);
+        }
+    });
+}
+
+/// The sum of x * y in every row.
+pub(super) fn product_row_sums<T: Number>(pool: &Pool, x: &[T], y: &[T], cols: usize) -> Vec<T> {
+    let mut sums = vec![T::ZERO; x.len() / cols];
+    pool.chunks_mut(&mut sums, ROWS, |task, sums| {
+        let rows =
+            x[task * ROWS * cols..].chunks_exact(cols).zip(y[task * ROWS * cols..].chunks(cols));
+        for (sum, (x, y)) in sums.iter_mut().zip(rows) {
+            *sum = x.iter().zip(y).fold(T::ZERO, |sum, (&x, &y)| sum + x * y);
+        }
+    });
+    sums
+}
+
 /// The sum of x * y in every column.
 pub(super) fn product_column_sums<T: Number>(pool: &Pool, x: &[T], y: &[T], cols: usize) -> Vec<T> {
     let mut sums = vec![T::ZERO; cols];

@@ -5,22 +5,26 @@ pub(crate) mod weight;
 
 pub(crate) use weight::Weight;
 
-use super::{Device, DeviceBuffer, Grid, GridGradients, Number, Product};
+use super::{Device, DeviceBuffer, Grid, GridGradients, Norm, Number, Product};
 use crate::{Error, Result};
 use elementwise::{
-    add, add_bias, add_rows, column_sums, keep_scale_signs, product_column_sums, scale,
-    scale_channels, squared_difference,
+    add, add_bias, add_rows, column_sums, keep_scale_signs, product_column_sums, product_row_sums,
+    scale, scale_channels, scale_rows, squared_difference,
 };
+use halfstep_formats::architecture::NormKind;
 use halfstep_formats::{Tensor, TensorData};
+use halfstep_kernels::ops::activation::{Activation, gated, gated_backward, plain, plain_backward};
 use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
-use halfstep_kernels::ops::attention::{AttentionShape, attention, attention_backward};
+use halfstep_kernels::ops::attention::{
+    AttentionShape, attention, attention_backward, sinks_backward,
+};
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Prepared, Rows};
 use halfstep_kernels::ops::hadamard::{block_hadamard, block_hadamard_transposed};
+use halfstep_kernels::ops::layer_norm::{affine_layer_norm, affine_layer_norm_backward};
 use halfstep_kernels::ops::linear::{WeightPanels, linear_panels};
 use halfstep_kernels::ops::loss::{cross_entropy, kl_divergence_in_place};
 use halfstep_kernels::ops::rms_norm::{rms_norm, rms_norm_backward};
 use halfstep_kernels::ops::rope::{RopeTable, rope};
-use halfstep_kernels::ops::swiglu::{swiglu, swiglu_backward};
 use halfstep_kernels::quant::activation::fake_quant;
 use halfstep_kernels::quant::affine::Affine;
 use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
@@ -70,6 +74,10 @@ fn affine<'a, T: Number>(w: &'a [T], grid: Grid<'a, Vec<T>>) -> Option<Affine<'a
         zero_points,
         spec: grid.spec,
     })
+}
+
+fn no_such_norm(norm: Norm, weights: usize) -> Error {
+    Error::Internal { reason: format!("{norm:?} with {weights} weights") }
 }
 
 impl<T: Number> Device for Cpu<T> {
@@ -283,22 +291,45 @@ impl<T: Number> Device for Cpu<T> {
         Ok(y)
     }
 
-    fn rms_norm(&self, x: &Vec<T>, weight: &Vec<T>, eps: f64) -> Result<Vec<T>> {
-        let mut y = uninit_vec(x.len());
-        rms_norm(&self.pool, x, weight, eps, &mut y);
+    fn scale_rows(&self, x: &Vec<T>, w: &Vec<T>) -> Result<Vec<T>> {
+        let mut y = x.clone();
+        scale_rows(&self.pool, &mut y, w);
         Ok(y)
     }
 
-    fn rms_norm_backward(
+    fn scale_rows_backward(&self, x: &Vec<T>, dy: &Vec<T>, cols: usize) -> Result<Vec<T>> {
+        Ok(product_row_sums(&self.pool, x, dy, cols))
+    }
+
+    fn norm(&self, norm: Norm, x: &Vec<T>, weight: &Vec<T>) -> Result<Vec<T>> {
+        let (pool, Norm { kind, eps, width }, mut y) = (&self.pool, norm, uninit_vec(x.len()));
+        match kind {
+            NormKind::Rms if weight.len() == width => rms_norm(pool, x, weight, eps, &mut y),
+            NormKind::Rms => return Err(no_such_norm(norm, weight.len())),
+            NormKind::Layer => affine_layer_norm(pool, x, width, weight, None, eps, &mut y),
+        }
+        Ok(y)
+    }
+
+    fn norm_backward(
         &self,
+        norm: Norm,
         x: &Vec<T>,
         weight: &Vec<T>,
-        eps: f64,
         dy: &Vec<T>,
     ) -> Result<[Vec<T>; 2]> {
-        let (mut dx, mut dweight) = (uninit_vec(x.len()), vec![T::ZERO; weight.len()]);
-        rms_norm_backward(&self.pool, x, weight, eps, dy, &mut dx, &mut dweight);
-        Ok([dx, dweight])
+        let (pool, Norm { kind, eps, width }) = (&self.pool, norm);
+        let (mut dx, mut dw) = (uninit_vec(x.len()), vec![T::ZERO; weight.len()]);
+        match kind {
+            NormKind::Rms if weight.len() == width => {
+                rms_norm_backward(pool, x, weight, eps, dy, &mut dx, &mut dw);
+            }
+            NormKind::Rms => return Err(no_such_norm(norm, weight.len())),
+            NormKind::Layer => {
+                affine_layer_norm_backward(pool, x, width, weight, eps, dy, &mut dx, &mut dw);
+            }
+        }
+        Ok([dx, dw])
     }
 
     fn rope(
@@ -314,16 +345,30 @@ impl<T: Number> Device for Cpu<T> {
         Ok(y)
     }
 
-    fn swiglu(&self, gate: &Vec<T>, up: &Vec<T>) -> Result<Vec<T>> {
-        let mut y = uninit_vec(gate.len());
-        swiglu(&self.pool, gate, up, &mut y);
+    fn activation(&self, f: Activation, x: &Vec<T>, up: Option<&Vec<T>>) -> Result<Vec<T>> {
+        let mut y = uninit_vec(x.len());
+        match up {
+            Some(up) => gated(&self.pool, f, x, up, &mut y),
+            None => plain(&self.pool, f, x, &mut y),
+        }
         Ok(y)
     }
 
-    fn swiglu_backward(&self, gate: &Vec<T>, up: &Vec<T>, dy: &Vec<T>) -> Result<[Vec<T>; 2]> {
-        let (mut dgate, mut dup) = (uninit_vec(gate.len()), uninit_vec(up.len()));
-        swiglu_backward(&self.pool, gate, up, dy, &mut dgate, &mut dup);
-        Ok([dgate, dup])
+    fn activation_backward(
+        &self,
+        f: Activation,
+        x: &Vec<T>,
+        up: Option<&Vec<T>>,
+        dy: &Vec<T>,
+    ) -> Result<(Vec<T>, Option<Vec<T>>)> {
+        let mut dx = uninit_vec(x.len());
+        let Some(up) = up else {
+            plain_backward(&self.pool, f, x, dy, &mut dx);
+            return Ok((dx, None));
+        };
+        let mut dup = uninit_vec(up.len());
+        gated_backward(&self.pool, f, x, up, dy, &mut dx, &mut dup);
+        Ok((dx, Some(dup)))
     }
 
     fn attention(
@@ -332,10 +377,12 @@ impl<T: Number> Device for Cpu<T> {
         q: &Vec<T>,
         k: &Vec<T>,
         v: &Vec<T>,
+        sinks: Option<&Vec<T>>,
     ) -> Result<[Vec<T>; 2]> {
         let rows = shape.batch * shape.queries * shape.heads;
         let (mut y, mut log_sum_exp) = (uninit_vec(q.len()), uninit_vec(rows));
-        attention(&self.pool, shape, q, k, v, &mut y, &mut log_sum_exp);
+        let sinks = sinks.map(Vec::as_slice);
+        attention(&self.pool, shape, q, k, v, sinks, &mut y, &mut log_sum_exp);
         Ok([y, log_sum_exp])
     }
 
@@ -345,10 +392,11 @@ impl<T: Number> Device for Cpu<T> {
         q: &Vec<T>,
         k: &Vec<T>,
         v: &Vec<T>,
+        sinks: Option<&Vec<T>>,
         y: &Vec<T>,
         log_sum_exp: &Vec<T>,
         dy: &Vec<T>,
-    ) -> Result<[Vec<T>; 3]> {
+    ) -> Result<([Vec<T>; 3], Option<Vec<T>>)> {
         let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| uninit_vec(x.len()));
         attention_backward(
             &self.pool,
@@ -363,7 +411,8 @@ impl<T: Number> Device for Cpu<T> {
             &mut dk,
             &mut dv,
         );
-        Ok([dq, dk, dv])
+        let dsinks = sinks.map(|sinks| sinks_backward(shape, sinks, y, log_sum_exp, dy));
+        Ok(([dq, dk, dv], dsinks))
     }
 
     fn quantize_activation(&self, spec: ActivationSpec, x: &Vec<T>, cols: usize) -> Result<Vec<T>> {

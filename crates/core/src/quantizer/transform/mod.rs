@@ -168,6 +168,12 @@ impl<D: Device> InputMap<D> {
         Ok(Self { vector, map })
     }
 
+    /// A gradient of 0 for what of it learns.
+    pub(crate) fn no_gradients(&self, device: &D) -> Result<()> {
+        let sink = self.vector.as_ref().and_then(|vector| vector.sink.as_ref());
+        sink.map_or(Ok(()), |sink| sink.add_zeros(device))
+    }
+
     /// x' of x `[M, I]`.
     pub(crate) fn apply(&self, tape: &mut Tape<D>, x: &Tensor<D>) -> Result<Tensor<D>> {
         let mut x = x.clone();

@@ -7,7 +7,7 @@
 //! | input of q, k, v | the norm before | attention's output |
 //! | input of o | rows of v, if every query head has its own key head | attention's output |
 //! | input of gate, up | the norm before | the block's output |
-//! | input of down | rows of up | the block's output |
+//! | input of down, of an expert's too | rows of up | the block's output |
 //!
 //! A linear that produces is scaled with its bias. The pairs are the graph's
 //! ([`halfstep_formats::architecture::Layer::folds`]).
@@ -19,7 +19,7 @@ use crate::device::Device;
 use crate::layer::finished::Finished;
 use crate::layer::weights::BlockWeights;
 use crate::solver::awq::search::{search_clip, search_scales};
-use crate::solver::calibration::{Calibration, InputStream, LayerPass};
+use crate::solver::calibration::{Calibration, InputStream, LayerInput, LayerPass};
 use crate::solver::open_block::OpenBlock;
 use crate::solver::{Solver, named};
 use crate::statistics::{AbsMean, AtSite, collect};
@@ -27,6 +27,7 @@ use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Rol
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::sync::Arc;
 use ts_rs::TS;
 
 /// Sequences on which errors are compared; magnitudes are means over all.
@@ -41,13 +42,10 @@ pub struct AwqConfig {
 }
 
 impl Solver for AwqConfig {
-    fn solve<D: Device<Number = f32>>(
-        &self,
-        layer: &mut dyn Calibration<D>,
-    ) -> Result<Finished> {
+    fn solve<D: Device<Number = f32>>(&self, layer: &mut dyn Calibration<D>) -> Result<Finished> {
         let (mut block, pool) = (OpenBlock::new(layer)?, layer.pool());
         let device = layer.device();
-        let samples: Vec<Vec<f32>> = (0..SEARCHED.min(layer.samples()))
+        let samples: Vec<LayerInput> = (0..SEARCHED.min(layer.samples()))
             .map(|sample| layer.input(InputStream::Plain, sample))
             .collect::<Result<_>>()?;
         for pair in layer.model().architecture.layers[layer.layer()].folds() {
@@ -63,8 +61,7 @@ impl Solver for AwqConfig {
                 .iter()
                 .map(|sample| layer.output(InputStream::Plain, &weights, sample.clone()))
                 .collect::<Result<_>>()?;
-            let wanted: Vec<_> =
-                outputs.iter().map(|y| device.read(y)).collect::<Result<_>>()?;
+            let wanted: Vec<_> = outputs.iter().map(|y| device.read(y)).collect::<Result<_>>()?;
             let mut failed = Ok(());
             let found = search_scales(&magnitudes.mean(), |v| {
                 let error = scaled_error(layer, &block, &linears, v, site, &samples, &wanted);
@@ -90,7 +87,9 @@ impl Solver for AwqConfig {
             for linear in linears {
                 let Some(site) = layer.site(block.name(linear)) else { continue };
                 let ((rows, cols), values) = (block.shape(linear), block.values[&linear].clone());
-                let clips = self.clip && !matches!(linear, Linear::Q | Linear::K);
+                // An expert may get no row of these sequences.
+                let seen = !inputs.is_empty();
+                let clips = self.clip && seen && !matches!(linear, Linear::Q | Linear::K);
                 let clipped = if clips {
                     search_clip(pool, &values, rows, cols, site.spec, Observer::Absmax, &inputs)
                         .map_err(|e| named(e, block.name(linear)))?
@@ -116,7 +115,7 @@ fn scaled_error<D: Device<Number = f32>>(
     linears: &[Linear],
     v: &[f32],
     site: ActivationSite,
-    samples: &[Vec<f32>],
+    samples: &[LayerInput],
     wanted: &[Cow<[f32]>],
 ) -> Result<f64> {
     let (device, pool) = (layer.device(), layer.pool());
@@ -153,9 +152,18 @@ fn measured<D: Device<Number = f32>>(
 ) -> Result<BlockWeights<D>> {
     let mut weights = block.weights(device)?;
     if matches!(site, ActivationSite::AttnIn | ActivationSite::OIn) {
-        let (rows, cols) = block.shape(Linear::Down);
-        let zeros = device.weight(device.zeros(rows * cols)?, cols)?;
-        weights.linears.insert(Linear::Down, zeros);
+        let is_last = |linear: &&Linear| {
+            let last = matches!(linear, Linear::Down | Linear::SharedDown);
+            last || matches!(linear, Linear::ExpertDown(_))
+        };
+        for &linear in block.values.keys().filter(is_last) {
+            let (rows, cols) = block.shape(linear);
+            let zeros = device.weight(device.zeros(rows * cols)?, cols)?;
+            weights.linears.insert(linear, zeros);
+            if let Some(bias) = weights.vectors.get_mut(&Role::Bias(linear)) {
+                *bias = Arc::new(device.zeros(rows)?);
+            }
+        }
     }
     Ok(weights)
 }
@@ -169,8 +177,8 @@ pub(crate) fn fold(block: &mut OpenBlock, pair: Fold, v: &[f32]) {
             .chunks_exact_mut(cols)
             .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
     }
-    let vector = match pair.producer {
-        Producer::Norm(norm) => Role::Norm(norm),
+    let (vector, bias) = match pair.producer {
+        Producer::Norm(norm) => (Some(Role::Norm(norm)), Role::NormBias(norm)),
         Producer::Linear(linear) => {
             let cols = block.shape(linear).1;
             block
@@ -178,18 +186,29 @@ pub(crate) fn fold(block: &mut OpenBlock, pair: Fold, v: &[f32]) {
                 .chunks_exact_mut(cols)
                 .zip(v)
                 .for_each(|(row, v)| row.iter_mut().for_each(|w| *w /= v));
-            Role::Bias(linear)
+            (None, Role::Bias(linear))
         }
     };
-    if let Some((_, of)) = block.vectors.get_mut(&vector) {
-        of.iter_mut().zip(v).for_each(|(g, v)| *g /= v);
+    // The offset is a part of the weight that multiplies.
+    let offset = block.norm_offset();
+    if let Some((_, of)) = vector.and_then(|role| block.vectors.get_mut(&role)) {
+        let divided = |g: f32, v: f32| match offset {
+            0.0 => g / v,
+            _ => ((f64::from(g) + offset) / f64::from(v) - offset) as f32,
+        };
+        of.iter_mut().zip(v).for_each(|(g, &v)| *g = divided(*g, v));
+    }
+    if let Some((_, of)) = block.vectors.get_mut(&bias) {
+        of.iter_mut().zip(v).for_each(|(b, v)| *b /= v);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halfstep_formats::architecture::QkNorm;
+    use halfstep_formats::architecture::{
+        Dense, Experts, FeedForward, NormKind, QkNorm, Routing, Score,
+    };
     use halfstep_formats::{Model, Tensor, TensorData};
     use halfstep_kernels::Pool;
     use halfstep_kernels::rng::Rng;
@@ -225,8 +244,9 @@ mod tests {
         for spec in model.architecture.tensors() {
             let mean = if matches!(spec.role, Role::Norm(_)) { 1.0 } else { 0.0 };
             model.tensors.entry(spec.name).or_insert_with(|| {
-                let values =
-                    (0..spec.shape[0]).map(|_| (mean + 0.3 * rng.normal()) as f32).collect();
+                let count = spec.shape.iter().product();
+                let deviation = if spec.shape.len() == 2 { 0.05 } else { 0.3 };
+                let values = (0..count).map(|_| (mean + deviation * rng.normal()) as f32).collect();
                 Tensor { shape: spec.shape, data: TensorData::F32(values) }
             });
         }
@@ -246,8 +266,44 @@ mod tests {
         assert!(layer(&model) < layer(&alone));
         folding_leaves(with_all_vectors(model.clone()));
         folding_leaves(with_all_vectors(alone.clone()));
+        folding_leaves(with_all_vectors(with_offset_and_experts(alone.clone())));
+        folding_leaves(with_all_vectors(with_layer_norms(alone.clone())));
         folding_leaves(model);
         folding_leaves(alone);
+    }
+
+    /// The same model with norms whose tensors hold the weight less 1, and experts in its last
+    /// layer.
+    fn with_offset_and_experts(mut model: Model) -> Model {
+        let a = &mut model.architecture;
+        a.norm.offset = 1.0;
+        let last = a.layers.last_mut().expect("a layer");
+        let routing = Routing {
+            score: Score::Softmax,
+            bias: false,
+            choice_bias: false,
+            groups: None,
+            normalise: true,
+            scale: 1.0,
+        };
+        let expert = Dense { bias: true, ..Dense::swiglu(32) };
+        let (count, used, shared, shared_gate) = (3, 2, None, false);
+        last.feed_forward =
+            FeedForward::Experts(Experts { count, used, expert, routing, shared, shared_gate });
+        model
+    }
+
+    /// The same model with layer norms, biases everywhere.
+    fn with_layer_norms(mut model: Model) -> Model {
+        let a = &mut model.architecture;
+        (a.norm.kind, a.norm.bias) = (NormKind::Layer, true);
+        for layer in &mut a.layers {
+            layer.attention.o_bias = true;
+            if let FeedForward::Dense(dense) = &mut layer.feed_forward {
+                dense.bias = true;
+            }
+        }
+        model
     }
 
     fn folding_leaves(model: Model) {

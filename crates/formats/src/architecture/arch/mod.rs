@@ -35,6 +35,9 @@ families! {
     cohere2 Cohere2,
     glm4 Glm4,
     gpt_oss GptOss,
+    nemotron Nemotron,
+    arcee Arcee,
+    seed_oss SeedOss,
 }
 
 const QWEN: &[(&str, f64)] = &[

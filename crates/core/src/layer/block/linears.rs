@@ -1,127 +1,19 @@
-//! One transformer block as ops on a tape: the architecture's data read by the trainer.
+//! Linears of a layer: what they read, as the target's runtime would see it, and what is added after
+//! the product.
 
-use crate::autograd::ops::Sink;
-use crate::autograd::ops::attention::Attention;
-use crate::autograd::ops::bias::AddBias;
+use super::{Block, StaticScale};
 use crate::autograd::ops::fake_quant::{DynamicQuant, StaticQuant};
 use crate::autograd::ops::linear::{Linear, ResidualLinear};
-use crate::autograd::ops::rms_norm::RmsNorm;
-use crate::autograd::ops::rope::Rope;
-use crate::autograd::ops::swiglu::SwiGlu;
+use crate::autograd::ops::scale::AddScaled;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::device::{Device, DeviceWeight};
-use crate::layer::weights::BlockWeights;
-use crate::quantizer::low_rank::{FactorSinks, Factors};
+use crate::quantizer::low_rank::Factors;
 use crate::{Error, Result};
-use halfstep_formats::architecture::{
-    ActivationSite, Attention as Heads, Linear as Name, Norm, Role,
-};
-use halfstep_formats::{Architecture, Quantization};
+use halfstep_formats::architecture::{ActivationSite, Linear as Name, Norm, Role};
 use halfstep_kernels::ActivationSpec;
-use halfstep_kernels::ops::attention::AttentionShape;
-use halfstep_kernels::ops::gemm::Precision;
-use halfstep_kernels::ops::rope::RopeTable;
-use halfstep_kernels::quant::lsq::EdgeRule;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-/// What all blocks of a forward share.
-#[derive(Clone)]
-pub struct Context<D: Device> {
-    /// Where the operations run.
-    pub device: D,
-    /// The graph and sizes of the model.
-    pub architecture: Arc<Architecture>,
-    /// The rotation of each layer.
-    pub ropes: Arc<[Arc<RopeTable>]>,
-    /// Number of sequences, B.
-    pub batch: usize,
-    /// Number of tokens of a sequence, T.
-    pub tokens: usize,
-    /// What products in floating point are computed in.
-    pub precision: Precision,
-    /// The quantizers of inputs of linears, and of keys and values.
-    pub quantization: Arc<Quantization>,
-    /// Whether a value exactly on the edge of its grid counts as inside when gradients are
-    /// computed.
-    pub edge: EdgeRule,
-}
-
-/// The learned step of a static site and where its gradient goes.
-pub struct StaticScale<D: Device> {
-    /// One number.
-    pub(crate) step: Arc<D::Buffer>,
-    pub(crate) sink: Option<Sink<D>>,
-}
-
-/// Sinks of what learns in one layer, and its static steps; empty for the teacher.
-pub struct BlockSinks<D: Device> {
-    pub(crate) vectors: BTreeMap<Role, Sink<D>>,
-    pub(crate) linears: BTreeMap<Name, Sink<D>>,
-    pub(crate) low_rank: BTreeMap<Name, FactorSinks<D>>,
-    pub(crate) steps: BTreeMap<ActivationSite, StaticScale<D>>,
-}
-
-impl<D: Device> BlockSinks<D> {
-    /// Returns no sinks: nothing of the layer learns.
-    pub fn none() -> Self {
-        Self {
-            vectors: BTreeMap::new(),
-            linears: BTreeMap::new(),
-            low_rank: BTreeMap::new(),
-            steps: BTreeMap::new(),
-        }
-    }
-}
-
-/// The rotation of each layer of an architecture.
-pub(crate) fn rope_tables(architecture: &Architecture) -> Arc<[Arc<RopeTable>]> {
-    architecture
-        .layers
-        .iter()
-        .map(|layer| Arc::new(layer.attention.rope_table(architecture.max_positions)))
-        .collect()
-}
-
-/// Sees the values at every activation and cache site where they are quantized, before, on the host;
-/// in a forward without gradients.
-pub type SiteTap<'a, T> = &'a mut dyn FnMut(ActivationSite, &[T]);
-
-/// One layer of a forward.
-pub struct Block<'a, D: Device> {
-    /// What all layers of the forward share.
-    pub context: &'a Context<D>,
-    /// The layer's weights.
-    pub weights: &'a BlockWeights<D>,
-    /// Where its gradients go.
-    pub sinks: &'a BlockSinks<D>,
-    /// Who sees what its sites get.
-    pub tap: Option<SiteTap<'a, D::Number>>,
-}
 
 impl<D: Device> Block<'_, D> {
-    /// x `[M, D]` -> `[M, D]`, M = batch x tokens.
-    pub fn forward(&mut self, tape: &mut Tape<D>, x: &Tensor<D>) -> Result<Tensor<D>> {
-        let (heads, kv_heads) = (self.heads().heads, self.heads().kv_heads);
-        let normed = self.norm(tape, Norm::Attention, x.clone())?; // [M, D]
-        let [q, k, v] =
-            self.linears(tape, ActivationSite::AttnIn, normed, [Name::Q, Name::K, Name::V])?; // [M, H D'], [M, K D'] twice
-        let q = self.norm(tape, Norm::Query, q)?;
-        let k = self.norm(tape, Norm::Key, k)?;
-        let q = tape.apply([&q], self.rope(heads))?;
-        let k = tape.apply([&k], self.rope(kv_heads))?;
-        let k = self.quantized(tape, ActivationSite::KCache, k)?;
-        let v = self.quantized(tape, ActivationSite::VCache, v)?;
-        let attended = tape.apply([&q, &k, &v], Attention::new(self.attention_shape()))?;
-        let x = &self.residual_linear(tape, ActivationSite::OIn, attended, x, Name::O)?;
-        let normed = self.norm(tape, Norm::FeedForward, x.clone())?;
-        let [gate, up] =
-            self.linears(tape, ActivationSite::FfnIn, normed, [Name::Gate, Name::Up])?; // [M, F]
-        let hidden = tape.apply([&gate, &up], SwiGlu)?;
-        self.residual_linear(tape, ActivationSite::DownIn, hidden, x, Name::Down)
-    }
-
     /// What one linear gives for its input x `[M, I]` -> `[M, O]`, as in the layer: x quantized at
     /// its site, factors and bias added. Of the weights it reads those of this linear alone.
     pub fn forward_linear(
@@ -134,8 +26,26 @@ impl<D: Device> Block<'_, D> {
         Ok(y)
     }
 
+    /// `residual + factor norm(linear(x))`, x quantized at the linear's site: the end of a branch.
+    pub(super) fn end_of_branch(
+        &mut self,
+        tape: &mut Tape<D>,
+        x: Tensor<D>,
+        residual: &Tensor<D>,
+        name: Name,
+        norm: Norm,
+        factor: f64,
+    ) -> Result<Tensor<D>> {
+        if factor == 1.0 && !self.weights.vectors.contains_key(&Role::Norm(norm)) {
+            return self.residual_linear(tape, name.input(), x, residual, name);
+        }
+        let [y] = self.linears(tape, name.input(), x, [name])?;
+        let y = self.norm(tape, norm, y)?;
+        tape.apply([residual, &y], AddScaled(factor))
+    }
+
     /// Linears of one input x `[M, I]`, quantized at `site`.
-    fn linears<const N: usize>(
+    pub(super) fn linears<const N: usize>(
         &mut self,
         tape: &mut Tape<D>,
         site: ActivationSite,
@@ -251,10 +161,7 @@ impl<D: Device> Block<'_, D> {
         y: Tensor<D>,
     ) -> Result<Tensor<D>> {
         let y = self.low_rank(tape, name, x, y)?;
-        let role = Role::Bias(name);
-        let Some(bias) = self.weights.vectors.get(&role) else { return Ok(y) };
-        let sink = self.sinks.vectors.get(&role).cloned();
-        tape.apply([&y], AddBias { bias: bias.clone(), sink })
+        self.add_bias(tape, Role::Bias(name), y)
     }
 
     fn low_rank(
@@ -315,7 +222,7 @@ impl<D: Device> Block<'_, D> {
     }
 
     /// Shows the tap what comes to a site.
-    fn show(&mut self, site: ActivationSite, x: &Tensor<D>) -> Result<()> {
+    pub(super) fn show(&mut self, site: ActivationSite, x: &Tensor<D>) -> Result<()> {
         if let Some(tap) = &mut self.tap {
             tap(site, &x.read(&self.context.device)?);
         }
@@ -323,7 +230,7 @@ impl<D: Device> Block<'_, D> {
     }
 
     /// The value as the target's runtime would see it at `site`.
-    fn quantized(
+    pub(super) fn quantized(
         &mut self,
         tape: &mut Tape<D>,
         site: ActivationSite,
@@ -372,47 +279,4 @@ impl<D: Device> Block<'_, D> {
             sink: self.sinks.linears.get(&name).cloned(),
         })
     }
-
-    /// x normalised, if the layer has this norm.
-    fn norm(&self, tape: &mut Tape<D>, norm: Norm, x: Tensor<D>) -> Result<Tensor<D>> {
-        let role = Role::Norm(norm);
-        let Some(weight) = self.weights.vectors.get(&role) else { return Ok(x) };
-        let op = RmsNorm {
-            weight: weight.clone(),
-            eps: self.context.architecture.norm.eps,
-            sink: self.sinks.vectors.get(&role).cloned(),
-        };
-        tape.apply([&x], op)
-    }
-
-    /// The layer's attention.
-    fn heads(&self) -> &Heads {
-        &self.context.architecture.layers[self.weights.layer].attention
-    }
-
-    fn rope(&self, heads: usize) -> Rope {
-        Rope {
-            table: self.context.ropes[self.weights.layer].clone(),
-            heads,
-            period: self.context.tokens,
-        }
-    }
-
-    fn attention_shape(&self) -> AttentionShape {
-        let (a, t) = (self.heads(), self.context.tokens);
-        AttentionShape {
-            batch: self.context.batch,
-            queries: t,
-            keys: t,
-            heads: a.heads,
-            kv_heads: a.kv_heads,
-            head_dim: a.head_dim,
-        }
-    }
-}
-
-/// Errors: `NonFinite`, naming `place` and the first number that is none.
-pub(crate) fn check_finite(values: &[f32], place: impl FnOnce() -> String) -> Result<()> {
-    let Some(at) = values.iter().position(|v| !v.is_finite()) else { return Ok(()) };
-    Err(Error::NonFinite { step: 0, tensor: format!("{}, number {at}", place()) })
 }

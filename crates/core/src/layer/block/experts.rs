@@ -1,0 +1,205 @@
+//! A mixture of experts. Rows are gathered for each expert, go through its linears, and are added to
+//! their places in the order of the experts.
+
+use super::{Block, Name};
+use crate::Result;
+use crate::autograd::ops::Sink;
+use crate::autograd::ops::activation::Plain;
+use crate::autograd::ops::bias::AddBias;
+use crate::autograd::ops::linear::Linear;
+use crate::autograd::ops::routing::{Weigh, chosen};
+use crate::autograd::ops::rows::{Combine, GatherRows, ScaleRows, Sent};
+use crate::autograd::ops::scale::AddScaled;
+use crate::autograd::tape::Tape;
+use crate::autograd::tensor::Tensor;
+use crate::device::Device;
+use halfstep_formats::architecture::{ActivationSite, Experts, Parameter, Role, Score};
+use halfstep_kernels::ops::activation::Activation;
+use halfstep_kernels::ops::gemm::Precision;
+use halfstep_kernels::ops::routing::{self, Routing};
+use halfstep_kernels::rng::Rng;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Rows that go through experts of a layer in addition to those that the router sends, for who sees
+/// what linears read: what they give is added to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopUp {
+    /// Number of such rows of a sequence, of the experts that get some.
+    pub rows: BTreeMap<u16, usize>,
+    /// Decides which rows.
+    pub seed: u64,
+}
+
+impl TopUp {
+    /// Rows of calibration that every expert gets, if the sequences have so many.
+    pub const FLOOR: usize = 64;
+
+    /// What is missing to the floor where experts get so many `rows` of all sequences.
+    pub fn to_floor(rows: &[usize], sequences: usize, seed: u64) -> Self {
+        let missing = |(e, &rows): (usize, &usize)| {
+            let missing = Self::FLOOR.saturating_sub(rows);
+            (missing > 0).then(|| (e as u16, missing.div_ceil(sequences.max(1))))
+        };
+        Self { rows: rows.iter().enumerate().filter_map(missing).collect(), seed }
+    }
+
+    /// The same with rows of its own in a sequence.
+    pub fn of_sequence(&self, sequence: usize) -> Self {
+        let mut rng = Rng::new(self.seed, 1 << 32 | sequence as u64);
+        Self { rows: self.rows.clone(), seed: rng.below(u64::MAX) }
+    }
+
+    /// Some of the rows that expert e does not get, all equally likely.
+    fn rows_of(&self, expert: u16, all: usize, sent: &[u32]) -> Vec<u32> {
+        let Some(&count) = self.rows.get(&expert) else { return vec![] };
+        let mut others: Vec<u32> = (0..all as u32).filter(|m| !sent.contains(m)).collect();
+        let mut rng = Rng::new(self.seed, u64::from(expert));
+        for at in 0..count.min(others.len()) {
+            let other = at + rng.below((others.len() - at) as u64) as usize;
+            others.swap(at, other);
+        }
+        others.truncate(count);
+        others.sort_unstable();
+        others
+    }
+}
+
+impl<D: Device> Block<'_, D> {
+    /// `sum w_e expert_e(x)` over the chosen experts e of each row of x, plus the shared one.
+    pub(super) fn experts(
+        &mut self,
+        tape: &mut Tape<D>,
+        experts: &Experts,
+        x: Tensor<D>,
+    ) -> Result<Tensor<D>> {
+        self.show(ActivationSite::FfnIn, &x)?;
+        let outputs = self.float_linear(tape, Parameter::Router, &x)?; // [M, E]
+        let outputs = match self.parameter(Parameter::RouterBias) {
+            Some((bias, sink)) => tape.apply([&outputs], AddBias { bias, sink })?,
+            None => outputs,
+        };
+        let routing = kernel(experts);
+        let choice_bias = self.parameter(Parameter::ChoiceBias);
+        if let (true, Some((_, Some(sink)))) = (tape.is_on(), &choice_bias) {
+            sink.add_zeros(&self.context.device)?;
+        }
+        let bias = choice_bias.as_ref().map(|(bias, _)| &**bias);
+        let chosen = chosen(&self.context.device, &routing, &outputs, bias)?;
+        let weights = tape.apply([&outputs], Weigh { routing, chosen: chosen.clone() })?;
+        let (mut arguments, mut sent) = (vec![weights], vec![]);
+        for e in 0..experts.count as u16 {
+            let places: Vec<u32> = (0..chosen.len() as u32)
+                .filter(|&at| chosen[at as usize] == u32::from(e))
+                .collect();
+            let rows: Vec<u32> = places.iter().map(|at| at / routing.used as u32).collect();
+            let y = self.expert(tape, experts, e, &x, &rows)?;
+            if let Some(y) = y {
+                arguments.push(y);
+                sent.push(Sent { rows: rows.into(), weights: places.into() });
+            }
+        }
+        let (rows, width) = (x.rows(), self.context.architecture.hidden_size);
+        let y = tape.apply_many(&arguments, Combine { rows, width, sent })?;
+        let Some(shared) = &experts.shared else { return Ok(y) };
+        let own = self.hidden(tape, shared, x.clone(), Name::SHARED)?;
+        let down = Name::SharedDown;
+        let [mut own] = self.linears(tape, down.input(), own, [down])?;
+        if experts.shared_gate {
+            let gate = self.float_linear(tape, Parameter::SharedGate, &x)?; // [M, 1]
+            let gate = tape.apply([&gate], Plain(Activation::Sigmoid))?;
+            own = tape.apply([&own, &gate], ScaleRows)?;
+        }
+        tape.apply([&y, &own], AddScaled(1.0))
+    }
+
+    /// What an expert gives for its rows; None if it gets none.
+    fn expert(
+        &mut self,
+        tape: &mut Tape<D>,
+        experts: &Experts,
+        expert: u16,
+        x: &Tensor<D>,
+        sent: &[u32],
+    ) -> Result<Option<Tensor<D>>> {
+        let (names, device) = (Name::expert(expert), &self.context.device);
+        let more = match (&self.tap, self.top_up) {
+            (Some(_), Some(top_up)) => top_up.rows_of(expert, x.rows(), sent),
+            _ => vec![],
+        };
+        let rows: Arc<[u32]> = sent.iter().copied().chain(more).collect();
+        if rows.is_empty() {
+            if tape.is_on() {
+                self.no_gradients(&names)?;
+            }
+            return Ok(None);
+        }
+        let all = rows.len();
+        let input = tape.apply([x], GatherRows(rows))?;
+        let hidden = self.hidden(tape, &experts.expert, input, names)?;
+        let down = names[2];
+        let [y] = self.linears(tape, down.input(), hidden, [down])?;
+        if all == sent.len() {
+            return Ok(Some(y));
+        }
+        // Nobody differentiates what is seen.
+        let own = device.slice(y.buffer()?, 0..sent.len() * y.cols())?;
+        let own = Tensor::new(own, &[sent.len(), y.cols()])?;
+        Ok((!sent.is_empty()).then_some(own))
+    }
+
+    /// `x W^T` by one of the layer's matrices that stay in floating point.
+    fn float_linear(
+        &self,
+        tape: &mut Tape<D>,
+        parameter: Parameter,
+        x: &Tensor<D>,
+    ) -> Result<Tensor<D>> {
+        let device = &self.context.device;
+        let (values, sink) = self.parameter(parameter).ok_or_else(|| crate::Error::Internal {
+            reason: format!("the layer has no {}", parameter.name()),
+        })?;
+        let weight = device.weight(device.copy(&values)?, x.cols())?;
+        tape.apply([x], Linear { precision: Precision::F32, weight, sink })
+    }
+
+    /// Gradients of 0 for everything of linears that get no row.
+    fn no_gradients(&self, names: &[Name]) -> Result<()> {
+        let (device, sinks) = (&self.context.device, self.sinks);
+        let zero = |sink: &Sink<D>| sink.add_zeros(device);
+        for name in names {
+            sinks.linears.get(name).map_or(Ok(()), zero)?;
+            sinks.vectors.get(&Role::Bias(*name)).map_or(Ok(()), zero)?;
+            if let Some(factors) = sinks.low_rank.get(name) {
+                zero(&factors.a)?;
+                zero(&factors.b)?;
+            }
+            if let Some(input) = self.weights.inputs.get(name) {
+                input.no_gradients(device)?;
+            }
+        }
+        let mut sites: Vec<_> = names.iter().map(|name| name.input()).collect();
+        sites.dedup();
+        for site in sites {
+            let step = sinks.steps.get(&site).and_then(|step| step.sink.as_ref());
+            step.map_or(Ok(()), zero)?;
+        }
+        Ok(())
+    }
+}
+
+/// The kernels' name of a routing.
+fn kernel(experts: &Experts) -> Routing {
+    let routing = experts.routing;
+    Routing {
+        used: experts.used,
+        score: match routing.score {
+            Score::Softmax => routing::Score::Softmax,
+            Score::SoftmaxOfChosen => routing::Score::SoftmaxOfChosen,
+            Score::Sigmoid => routing::Score::Sigmoid,
+        },
+        groups: routing.groups,
+        normalise: routing.normalise,
+        scale: routing.scale,
+    }
+}
