@@ -246,6 +246,9 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
         ("cohere2", json!({ "sliding_window": 16, "logit_scale": 0.3 }), None),
         ("glm4", json!({ "partial_rotary_factor": 0.5, "tie_word_embeddings": false }), None),
         ("glm4", json!({ "attention_bias": false }), None),
+        ("nemotron", json!({ "partial_rotary_factor": 0.25, "norm_eps": 3e-5 }), None),
+        ("arcee", json!({ "rope_scaling": yarn }), None),
+        ("seed_oss", json!({ "attention_bias": false }), None),
         (
             "gpt-oss",
             json!({
