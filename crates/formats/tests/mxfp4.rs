@@ -76,6 +76,7 @@ fn config() -> Value {
     let gpt_oss = family::find(|family| family.name() == "gpt-oss").expect("the family");
     let mut config = to_json(&gpt_oss.graph(&sizes)).expect("written");
     config["num_local_experts"] = EXPERTS.into();
+    config["num_experts_per_tok"] = 2.into();
     config["quantization_config"] = json!({ "quant_method": "mxfp4" });
     config
 }
