@@ -153,7 +153,7 @@ fn expected(tensors: &[(String, &str, Vec<usize>, Vec<u8>)], name: &str, row: us
     let value = |i: usize| {
         let group = row * groups + i / 32;
         let byte = codes[group * 16 + i % 32 / 2];
-        let code = if i % 2 == 0 { byte & 15 } else { byte >> 4 };
+        let code = if i.is_multiple_of(2) { byte & 15 } else { byte >> 4 };
         (e2m1(code) * e8m0(scales[group])) as f32
     };
     (0..groups * 32).map(value).collect()
