@@ -7,8 +7,8 @@ use crate::engine::blockwise::{Blockwise, LayerInputs, Streams};
 use crate::engine::linear_maker::LinearMaker;
 use crate::engine::passes::TargetPass;
 use crate::engine::progress::Progress;
-use crate::layer::block::TopUp;
 use crate::layer::finished::Finished;
+use crate::layer::top_up::TopUp;
 use crate::objective::saliency::Penalty;
 use std::ops::Range;
 

@@ -3,7 +3,8 @@
 //! is one optimizer step, `trainer` builds it from a model and a recipe. `block_start` prepares the
 //! layers of a stage, `block_stage` finishes one block after the other: `layer_maker` solves or
 //! trains one ([`student`]), as a whole or linear by linear (`linear_maker`), `passes` send the
-//! hidden states through it, `blockwise` is what all of them share.
+//! hidden states through it, `blockwise` is what all of them share. What layers read of earlier ones
+//! is in `side_streams`, its gradients in `side_gradients`.
 
 pub mod arithmetic;
 pub(crate) mod block_stage;
@@ -24,7 +25,7 @@ pub(crate) mod passes;
 pub(crate) mod probe;
 pub(crate) mod progress;
 pub(crate) mod side_gradients;
-pub mod side_streams;
+pub(crate) mod side_streams;
 pub(crate) mod stage_inputs;
 pub mod stages;
 pub mod state;

@@ -4,38 +4,15 @@
 
 use crate::Result;
 use crate::autograd::tensor::Tensor;
-use crate::device::{Device, DeviceBuffer, Number};
+use crate::device::Device;
 use crate::engine::stream::Stream;
 use crate::error::Error;
-use crate::layer::sides::{SideInputs, is_read};
+use crate::layer::sides::{SideValues, is_read};
 use crate::solver::calibration::InputStream;
 use halfstep_formats::Architecture;
 use std::collections::BTreeMap;
 
-/// [`SideInputs`] of one sequence, on the host.
-#[derive(Clone, Debug, Default)]
-pub struct SideValues {
-    keys_values: Option<[Vec<f32>; 2]>,
-    per_layer: Option<Vec<f32>>,
-}
-
-impl SideValues {
-    /// The same on a device, `tokens` rows each.
-    pub fn uploaded<D: Device>(&self, device: &D, tokens: usize) -> Result<SideInputs<D>> {
-        let upload = |values: &Vec<f32>| {
-            let values = device.upload(D::Number::from_f32s(values.clone()))?;
-            let shape = [tokens, values.len() / tokens];
-            Tensor::new(values, &shape)
-        };
-        let keys_values = match &self.keys_values {
-            Some([k, v]) => Some([upload(k)?, upload(v)?]),
-            None => None,
-        };
-        Ok(SideInputs { keys_values, per_layer: self.per_layer.as_ref().map(upload).transpose()? })
-    }
-}
-
-/// Those of all sequences.
+/// [`SideValues`] of all sequences.
 #[derive(Default)]
 pub(crate) struct SideStreams {
     samples: usize,

@@ -2,20 +2,10 @@
 //! pieces of a second embedding.
 
 use crate::Result;
-use crate::autograd::ops::Sink;
-use crate::autograd::ops::linear::Linear;
-use crate::autograd::ops::norm::Normalize;
-use crate::autograd::ops::rows::GatherRows;
-use crate::autograd::ops::scale::{AddScaled, Scale};
-use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
-use crate::device::{Device, Norm};
-use crate::layer::block::Context;
-use crate::layer::weights::{PerLayerWeights, norm_weight};
+use crate::device::{Device, DeviceBuffer, Number};
 use halfstep_formats::Architecture;
-use halfstep_formats::architecture::PerLayerInput;
 use std::collections::BTreeMap;
-use std::f64::consts::FRAC_1_SQRT_2;
 
 /// What one layer reads beside the rows of the layer before.
 pub struct SideInputs<D: Device> {
@@ -83,36 +73,27 @@ pub(crate) fn is_read(architecture: &Architecture, layer: usize) -> bool {
     architecture.layers.iter().any(|later| later.attention.kv_from == Some(layer))
 }
 
-/// Where gradients of the second embedding go, beside those of its table.
-pub(crate) struct PerLayerSinks<D: Device> {
-    pub projection: Option<Sink<D>>,
-    pub norm: Option<Sink<D>>,
+/// [`SideInputs`] of one sequence, on the host.
+#[derive(Clone, Debug, Default)]
+pub struct SideValues {
+    /// Keys and values of an earlier layer.
+    pub(crate) keys_values: Option<[Vec<f32>; 2]>,
+    /// The layer's piece of the second embedding.
+    pub(crate) per_layer: Option<Vec<f32>>,
 }
 
-/// The second embedding of some tokens: `e_i = (norm(P x_0 / sqrt(D)) + sqrt(width) table) /
-/// sqrt(2)`, `[M, width]` for each layer. x_0 is the scaled first embedding, `[M, D]`, and `table`
-/// the tokens' rows `[M, layers width]`.
-pub(crate) fn pieces<D: Device>(
-    tape: &mut Tape<D>,
-    context: &Context<D>,
-    weights: &PerLayerWeights<D>,
-    sinks: PerLayerSinks<D>,
-    x: &Tensor<D>,
-    table: &Tensor<D>,
-) -> Result<Vec<Tensor<D>>> {
-    let (device, a) = (&context.device, &context.architecture);
-    let Some(PerLayerInput { width }) = a.per_layer_input else { return Ok(vec![]) };
-    let (rows, layers) = (x.rows(), a.layers.len());
-    let weight = device.weight(device.copy(&weights.projection)?, a.hidden_size)?;
-    let linear = Linear { precision: context.precision, weight, sink: sinks.projection };
-    let y = tape.apply([x], linear)?;
-    let y = tape.apply([&y], Scale(1.0 / (a.hidden_size as f64).sqrt()))?;
-    let norm = Norm { kind: a.norm.kind, eps: a.norm.eps, width };
-    let weight = norm_weight(device, &weights.norm, a.norm.offset)?;
-    let y = tape.apply([&y], Normalize { norm, weight, sink: sinks.norm })?;
-    let table = tape.apply([table], Scale((width as f64).sqrt()))?;
-    let sum = tape.apply([&y, &table], AddScaled(1.0))?;
-    let all = tape.apply([&sum], Scale(FRAC_1_SQRT_2))?.reshaped(&[rows * layers, width]);
-    let piece = |layer: usize| (0..rows).map(|row| (row * layers + layer) as u32).collect();
-    (0..layers).map(|layer| tape.apply([&all], GatherRows(piece(layer)))).collect()
+impl SideValues {
+    /// The same on a device, `tokens` rows each.
+    pub fn uploaded<D: Device>(&self, device: &D, tokens: usize) -> Result<SideInputs<D>> {
+        let upload = |values: &Vec<f32>| {
+            let values = device.upload(D::Number::from_f32s(values.clone()))?;
+            let shape = [tokens, values.len() / tokens];
+            Tensor::new(values, &shape)
+        };
+        let keys_values = match &self.keys_values {
+            Some([k, v]) => Some([upload(k)?, upload(v)?]),
+            None => None,
+        };
+        Ok(SideInputs { keys_values, per_layer: self.per_layer.as_ref().map(upload).transpose()? })
+    }
 }

@@ -3,7 +3,7 @@
 
 use crate::Result;
 use crate::device::Device;
-use crate::engine::side_streams::SideValues;
+use crate::layer::sides::SideValues;
 use crate::layer::weights::BlockWeights;
 use crate::quantizer::site::WeightSite;
 use crate::statistics::{Pass, Seen};

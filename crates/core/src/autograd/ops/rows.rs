@@ -7,10 +7,9 @@ use crate::device::Device;
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// Rows of x `[M, D]` by number: `[n, D]`.
-fn gathered<D: Device>(device: &D, x: &Tensor<D>, rows: &[u32]) -> Result<D::Buffer> {
-    let weight = device.weight(device.copy(x.buffer()?)?, x.cols())?;
-    device.embedding(&weight, rows)
+/// x `[M, D]` as what rows are taken out of by number.
+pub(crate) fn as_table<D: Device>(device: &D, x: &Tensor<D>) -> Result<D::Weight> {
+    device.weight(device.copy(x.buffer()?)?, x.cols())
 }
 
 /// Rows of x `[M, D]` by number, each at most once: `[n, D]`.
@@ -24,7 +23,8 @@ impl<D: Device> Op<D, 1> for GatherRows {
     }
 
     fn forward(&self, device: &D, [x]: [&Tensor<D>; 1]) -> Result<Tensor<D>> {
-        Tensor::new(gathered(device, x, &self.0)?, &[self.0.len(), x.cols()])
+        let rows = device.embedding(&as_table(device, x)?, &self.0)?;
+        Tensor::new(rows, &[self.0.len(), x.cols()])
     }
 
     fn backward(
@@ -131,9 +131,9 @@ impl<D: Device> ManyOp<D> for Combine {
     ) -> Result<Vec<Option<Tensor<D>>>> {
         let (weights, outputs) = self.arguments(arguments)?;
         let mut dweights = device.zeros(weights.len())?;
-        let mut gradients = vec![];
+        let (mut gradients, all) = (vec![], as_table(device, dy)?);
         for (sent, output) in self.sent.iter().zip(outputs) {
-            let dy = gathered(device, dy, &sent.rows)?;
+            let dy = device.embedding(&all, &sent.rows)?;
             let own = device.scale_rows_backward(output.buffer()?, &dy, self.width)?;
             device.embedding_backward(&own, &sent.weights, &mut dweights, true)?;
             let weights = self.weights(device, weights, sent)?;

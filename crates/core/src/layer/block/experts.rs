@@ -8,7 +8,7 @@ use crate::autograd::ops::activation::Plain;
 use crate::autograd::ops::bias::AddBias;
 use crate::autograd::ops::linear::Linear;
 use crate::autograd::ops::routing::{Weigh, chosen};
-use crate::autograd::ops::rows::{Combine, GatherRows, ScaleRows, Sent};
+use crate::autograd::ops::rows::{Combine, GatherRows, ScaleRows, Sent, as_table};
 use crate::autograd::ops::scale::AddScaled;
 use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
@@ -17,53 +17,7 @@ use halfstep_formats::architecture::{ActivationSite, Experts, Parameter, Role, S
 use halfstep_kernels::ops::activation::Activation;
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::ops::routing::{self, Routing};
-use halfstep_kernels::rng::Rng;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Rows that go through experts of a layer in addition to those that the router sends, for who sees
-/// what linears read: what they give is added to nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TopUp {
-    /// Number of such rows of a sequence, of the experts that get some.
-    pub rows: BTreeMap<u16, usize>,
-    /// Decides which rows.
-    pub seed: u64,
-}
-
-impl TopUp {
-    /// Rows of calibration that every expert gets, if the sequences have so many.
-    pub const FLOOR: usize = 64;
-
-    /// What is missing to the floor where experts get so many `rows` of all sequences.
-    pub fn to_floor(rows: &[usize], sequences: usize, seed: u64) -> Self {
-        let missing = |(e, &rows): (usize, &usize)| {
-            let missing = Self::FLOOR.saturating_sub(rows);
-            (missing > 0).then(|| (e as u16, missing.div_ceil(sequences.max(1))))
-        };
-        Self { rows: rows.iter().enumerate().filter_map(missing).collect(), seed }
-    }
-
-    /// The same with rows of its own in a sequence.
-    pub fn of_sequence(&self, sequence: usize) -> Self {
-        let mut rng = Rng::new(self.seed, 1 << 32 | sequence as u64);
-        Self { rows: self.rows.clone(), seed: rng.below(u64::MAX) }
-    }
-
-    /// Some of the rows that expert e does not get, all equally likely.
-    fn rows_of(&self, expert: u16, all: usize, sent: &[u32]) -> Vec<u32> {
-        let Some(&count) = self.rows.get(&expert) else { return vec![] };
-        let mut others: Vec<u32> = (0..all as u32).filter(|m| !sent.contains(m)).collect();
-        let mut rng = Rng::new(self.seed, u64::from(expert));
-        for at in 0..count.min(others.len()) {
-            let other = at + rng.below((others.len() - at) as u64) as usize;
-            others.swap(at, other);
-        }
-        others.truncate(count);
-        others.sort_unstable();
-        others
-    }
-}
 
 impl<D: Device> Block<'_, D> {
     /// `sum w_e expert_e(x)` over the chosen experts e of each row of x, plus the shared one.
@@ -88,12 +42,13 @@ impl<D: Device> Block<'_, D> {
         let chosen = chosen(&self.context.device, &routing, &outputs, bias)?;
         let weights = tape.apply([&outputs], Weigh { routing, chosen: chosen.clone() })?;
         let (mut arguments, mut sent) = (vec![weights], vec![]);
+        let table = as_table(&self.context.device, &x)?;
         for e in 0..experts.count as u16 {
             let places: Vec<u32> = (0..chosen.len() as u32)
                 .filter(|&at| chosen[at as usize] == u32::from(e))
                 .collect();
             let rows: Vec<u32> = places.iter().map(|at| at / routing.used as u32).collect();
-            let y = self.expert(tape, experts, e, &x, &rows)?;
+            let y = self.expert(tape, experts, e, (&x, &table), &rows)?;
             if let Some(y) = y {
                 arguments.push(y);
                 sent.push(Sent { rows: rows.into(), weights: places.into() });
@@ -113,13 +68,13 @@ impl<D: Device> Block<'_, D> {
         tape.apply([&y, &own], AddScaled(1.0))
     }
 
-    /// What an expert gives for its rows; None if it gets none.
+    /// What an expert gives for its rows of x, which are in the table too; None if it gets none.
     fn expert(
         &mut self,
         tape: &mut Tape<D>,
         experts: &Experts,
         expert: u16,
-        x: &Tensor<D>,
+        (x, table): (&Tensor<D>, &D::Weight),
         sent: &[u32],
     ) -> Result<Option<Tensor<D>>> {
         let (names, device) = (Name::expert(expert), &self.context.device);
@@ -135,7 +90,8 @@ impl<D: Device> Block<'_, D> {
             return Ok(None);
         }
         let all = rows.len();
-        let input = tape.apply([x], GatherRows(rows))?;
+        let input = Tensor::new(device.embedding(table, &rows)?, &[all, x.cols()])?;
+        tape.record([x], GatherRows(rows), &input);
         let hidden = self.hidden(tape, &experts.expert, input, names)?;
         let down = names[2];
         let [y] = self.linears(tape, down.input(), hidden, [down])?;

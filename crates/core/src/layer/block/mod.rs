@@ -6,8 +6,6 @@ mod experts;
 mod feed_forward;
 mod linears;
 
-pub use experts::TopUp;
-
 use crate::autograd::ops::Sink;
 use crate::autograd::ops::bias::AddBias;
 use crate::autograd::ops::norm::Normalize;
@@ -16,6 +14,7 @@ use crate::autograd::tape::Tape;
 use crate::autograd::tensor::Tensor;
 use crate::device::{self, Device, DeviceBuffer};
 use crate::layer::sides::SideInputs;
+use crate::layer::top_up::TopUp;
 use crate::layer::weights::{BlockWeights, norm_weight};
 use crate::quantizer::low_rank::FactorSinks;
 use crate::{Error, Result};
