@@ -171,7 +171,10 @@ pub(crate) fn rope_from_json(file: &str, text: &str, head_dim: usize) -> Result<
 /// The text part of a config that wraps several models: it alone is read.
 fn text_part(text: &Map<String, Value>, whole: &Map<String, Value>) -> Map<String, Value> {
     let mut keys = text.clone();
-    for key in ["tie_word_embeddings", "eos_token_id", "bos_token_id", "pad_token_id"] {
+    let named = ["architectures", "model_type"].iter().any(|key| keys.contains_key(*key));
+    let names: &[&str] = if named { &[] } else { &["architectures", "model_type"] };
+    let common = ["tie_word_embeddings", "eos_token_id", "bos_token_id", "pad_token_id"];
+    for &key in common.iter().chain(names) {
         if let (false, Some(value)) = (keys.contains_key(key), whole.get(key)) {
             keys.insert(key.into(), value.clone());
         }
@@ -316,8 +319,9 @@ impl Config<'_> {
                 // Its tensors are read as what they are.
                 Some(Value::Object(o))
                     if *key == "quantization_config"
-                        && family.quantization_method().is_some_and(|m| o.get("quant_method").is_some_and(|v| v == m)) => {
-                }
+                        && family
+                            .quantization_method()
+                            .is_some_and(|m| o.get("quant_method").is_some_and(|v| v == m)) => {}
                 Some(other) => {
                     return Err(
                         self.unsupported(key, format!("{} changes the computation", brief(other)))

@@ -166,6 +166,11 @@ fn turn<T: Copy>(v: &[T], count: usize, rows: usize, cols: usize) -> Vec<T> {
 /// One float tensor of a file out of those that it holds, `add` added to each value; as f32 where
 /// they are of different types or change. None: they are not all floats.
 pub(crate) fn joined(stored: &Stored, tensors: &[&Tensor], add: f32) -> Option<TensorData> {
+    let is_float =
+        |t: &&Tensor| !matches!(t.data, TensorData::Packed(_) | TensorData::Blocks { .. });
+    if !tensors.iter().all(is_float) {
+        return None;
+    }
     if let ([tensor], true, true) = (tensors, stored.is_plain(), add == 0.0) {
         return Some(tensor.data.clone());
     }
@@ -185,11 +190,6 @@ pub(crate) fn joined(stored: &Stored, tensors: &[&Tensor], add: f32) -> Option<T
         if let Some(values) = f16 {
             return Some(TensorData::F16(join(stored, &values)));
         }
-    }
-    let is_float =
-        |t: &&Tensor| !matches!(t.data, TensorData::Packed(_) | TensorData::Blocks { .. });
-    if !tensors.iter().all(is_float) {
-        return None;
     }
     let wide = |tensor: &&Tensor| {
         let mut values = tensor.to_f32(&Pool::serial());

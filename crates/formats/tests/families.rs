@@ -1,12 +1,16 @@
 //! What a family knows of its files: the graph that config.json and GGUF metadata fill, the keys
 //! and tensors that are refused by name, and the way back.
 
+mod raw_gguf;
+
 use halfstep_formats::architecture::fields::Form;
 use halfstep_formats::architecture::storage::{self, stored};
 use halfstep_formats::architecture::{Architecture, Linear, Norm, QkNorm, Role, Sizes, family};
 use halfstep_formats::config::{parse, to_json};
+use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
-use halfstep_formats::{Error, Model, Tensor, TensorData, load};
+use halfstep_formats::{Error, Model, Tensor, TensorData, blocks, load};
+use raw_gguf::Raw;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -14,7 +18,7 @@ fn sizes() -> Sizes {
     Sizes {
         vocab_size: 40,
         hidden_size: 32,
-        intermediate_size: 48,
+        intermediate_size: 64,
         layers: 7,
         heads: 4,
         kv_heads: 2,
@@ -134,87 +138,126 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
             Some("truncate"),
         ),
         ("qwen2", json!({ "rope_scaling": yarn, "tie_word_embeddings": false }), None),
-        ("qwen3", json!({ "rope_scaling": {
+        (
+            "qwen3",
+            json!({ "rope_scaling": {
             "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
             "attention_factor": 1.23,
-        } }), None),
-        ("qwen3moe", json!({
-            "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
-        }), None),
+        } }),
+            None,
+        ),
         (
             "qwen3moe",
             json!({
-                "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+                "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+            }),
+            None,
+        ),
+        (
+            "qwen3moe",
+            json!({
+                "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
                 "norm_topk_prob": false,
             }),
             Some("norm_topk_prob"),
         ),
-        ("gemma2", json!({
-            "sliding_window": 16, "attn_logit_softcapping": 20.1, "final_logit_softcapping": 10.3,
-        }), None),
+        (
+            "gemma2",
+            json!({
+                "sliding_window": 16, "attn_logit_softcapping": 20.1, "final_logit_softcapping": 10.3,
+            }),
+            None,
+        ),
         ("gemma2", json!({ "layer_types": sliding(3), "sliding_window": 16 }), None),
         ("gemma2", json!({ "query_pre_attn_scalar": 24 }), Some("query_pre_attn_scalar")),
-        ("gemma3", json!({
-            "sliding_window": 16, "final_logit_softcapping": 10.3,
-            "rope_parameters": by_kind(&json!({
-                "rope_type": "linear", "factor": 8.0, "rope_theta": 1e6,
-            })),
-        }), None),
+        (
+            "gemma3",
+            json!({
+                "sliding_window": 16, "final_logit_softcapping": 10.3,
+                "rope_parameters": by_kind(&json!({
+                    "rope_type": "linear", "factor": 8.0, "rope_theta": 1e6,
+                })),
+            }),
+            None,
+        ),
         ("gemma3", json!({ "attn_logit_softcapping": 3.0 }), Some("attn_logit_softcapping")),
-        ("gemma4", json!({
-            "sliding_window": 16, "final_logit_softcapping": 30.1, "global_head_dim": 24,
-            "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 3,
-            "use_double_wide_mlp": true, "layer_types": sliding(2),
-            "rope_parameters": by_kind(&json!({
-                "rope_type": "proportional", "partial_rotary_factor": 0.3, "rope_theta": 1e6,
-            })),
-        }), None),
+        (
+            "gemma4",
+            json!({
+                "sliding_window": 16, "final_logit_softcapping": 30.1, "global_head_dim": 24,
+                "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 3,
+                "use_double_wide_mlp": true, "layer_types": sliding(2),
+                "rope_parameters": by_kind(&json!({
+                    "rope_type": "proportional", "partial_rotary_factor": 0.3, "rope_theta": 1e6,
+                })),
+            }),
+            None,
+        ),
         ("gemma4", json!({ "global_head_dim": 16, "layer_types": sliding(3) }), None),
         ("mistral", json!({ "sliding_window": 16 }), Some("sliding_window")),
-        ("mistral3", json!({ "rope_parameters": {
+        (
+            "mistral3",
+            json!({ "rope_parameters": {
             "rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "mscale": 1.0,
             "mscale_all_dim": 1.0, "original_max_position_embeddings": 16, "beta_fast": 30.5,
             "llama_4_scaling_beta": 0.1,
-        } }), None),
-        ("phi3", json!({
-            "sliding_window": 16, "rope_scaling": long, "partial_rotary_factor": 0.75,
-        }), None),
-        ("phi3", json!({}), None),
-        ("granite", json!({
-            "attention_multiplier": 0.21, "embedding_multiplier": 12.3,
-            "residual_multiplier": 0.22, "logits_scaling": 4.3,
-        }), None),
-        ("olmo2", json!({ "tie_word_embeddings": false }), None),
-        ("olmo3", json!({
-            "sliding_window": 16, "rope_scaling": yarn, "layer_types": sliding(3),
-        }), None),
-        ("smollm3", json!({}), None),
-        (
-            "smollm3",
-            json!({ "no_rope_layers": [1, 0, 1, 1, 1, 1, 1] }),
-            Some("no_rope_layers"),
+        } }),
+            None,
         ),
+        (
+            "phi3",
+            json!({
+                "sliding_window": 16, "rope_scaling": long, "partial_rotary_factor": 0.75,
+            }),
+            None,
+        ),
+        ("phi3", json!({}), None),
+        (
+            "granite",
+            json!({
+                "attention_multiplier": 0.21, "embedding_multiplier": 12.3,
+                "residual_multiplier": 0.22, "logits_scaling": 4.3,
+            }),
+            None,
+        ),
+        ("olmo2", json!({ "tie_word_embeddings": false }), None),
+        (
+            "olmo3",
+            json!({
+                "sliding_window": 16, "rope_scaling": yarn, "layer_types": sliding(3),
+            }),
+            None,
+        ),
+        ("smollm3", json!({}), None),
+        ("smollm3", json!({ "no_rope_layers": [1, 0, 1, 1, 1, 1, 1] }), Some("no_rope_layers")),
         ("exaone4", json!({ "sliding_window": 16, "layer_types": sliding(4) }), None),
         ("exaone4", json!({ "sliding_window": null }), None),
-        ("stablelm", json!({
-            "use_parallel_residual": true, "qk_layernorm": true, "use_qkv_bias": true,
-            "partial_rotary_factor": 0.25,
-        }), None),
+        (
+            "stablelm",
+            json!({
+                "use_parallel_residual": true, "qk_layernorm": true, "use_qkv_bias": true,
+                "partial_rotary_factor": 0.25,
+            }),
+            None,
+        ),
         ("stablelm", json!({}), None),
         ("command-r", json!({ "use_qk_norm": true, "logit_scale": 0.3 }), None),
         ("command-r", json!({}), None),
         ("cohere2", json!({ "sliding_window": 16, "logit_scale": 0.3 }), None),
         ("glm4", json!({ "partial_rotary_factor": 0.5, "tie_word_embeddings": false }), None),
         ("glm4", json!({ "attention_bias": false }), None),
-        ("gpt-oss", json!({
-            "num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 24,
-            "sliding_window": 16,
-        }), None),
+        ("nemotron", json!({ "partial_rotary_factor": 0.25, "norm_eps": 3e-5 }), None),
+        ("arcee", json!({ "rope_scaling": yarn }), None),
+        ("seed_oss", json!({ "attention_bias": false }), None),
         (
             "gpt-oss",
-            json!({ "num_local_experts": 5, "swiglu_limit": 6.0 }),
-            Some("swiglu_limit"),
+            json!({
+                "num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 32,
+                "sliding_window": 16,
+            }),
+            None,
         ),
+        ("gpt-oss", json!({ "num_local_experts": 5, "swiglu_limit": 6.0 }), Some("swiglu_limit")),
     ]
 }
 
@@ -364,9 +407,8 @@ fn keys_that_change_the_maths_are_refused_by_family() {
 fn tensors_that_do_not_match_the_graph_are_refused_by_name() {
     for family in family::all() {
         let cases = interesting().into_iter();
-        let mut sound = cases.filter(|(name, _, refused)| {
-            *name == family.name() && refused.is_none()
-        });
+        let mut sound =
+            cases.filter(|(name, _, refused)| *name == family.name() && refused.is_none());
         let Some((name, fields, _)) = sound.next() else { continue };
         let sound = model(parsed(name, &fields));
         for storage::Stored { name, pieces, .. } in stored(&sound.architecture, Form::Gguf) {
@@ -407,6 +449,215 @@ fn tensors_that_do_not_match_the_graph_are_refused_by_name() {
         Err(Error::Unsupported { name, .. }) => assert_eq!(name, "tensor blk.0.attn_k.bias"),
         read => panic!("{:?}", read.map(|m| m.architecture)),
     }
+}
+
+/// A matrix, made small enough for scales in f16, in blocks of a type.
+fn in_blocks(kind: GgmlType, tensor: &Tensor) -> Tensor {
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    let mut values = tensor.to_f32(&halfstep_kernels::Pool::serial());
+    values.iter_mut().for_each(|x| *x /= 1024.0);
+    let encode = |row: &[f32]| blocks::encode(kind, row).expect("encodable");
+    let bytes: Vec<u8> = values.chunks(cols).flat_map(encode).collect();
+    let data = match blocks::packed::unpack(kind, rows, cols, &bytes) {
+        Some(matrix) => TensorData::Packed(matrix),
+        None => TensorData::Blocks { kind, bytes },
+    };
+    Tensor { shape: tensor.shape.clone(), data }
+}
+
+#[test]
+fn quantized_linears_of_every_family_pass_through_gguf() {
+    let cases = interesting().into_iter().filter(|(_, _, refused)| refused.is_none());
+    for (name, fields, _) in cases {
+        for kind in [GgmlType::Q4_0, GgmlType::Q8_0, GgmlType::Q5_0] {
+            let mut written = model(parsed(name, &fields));
+            for (tensor_name, tensor) in &mut written.tensors {
+                if Linear::parse(tensor_name).is_some() && tensor.cols().is_multiple_of(32) {
+                    *tensor = in_blocks(kind, tensor);
+                }
+            }
+            let bytes = to_bytes(&written, FileFormat::Gguf);
+            let bytes = bytes.unwrap_or_else(|e| panic!("{name}: {e}"));
+            let again = load::load_bytes("again", &bytes).expect("read");
+            let (got, want) = (values(&again), values_in(&written, Form::Gguf));
+            for (tensor, values) in got {
+                assert!(values == want[tensor], "{name} {}: {tensor}", kind.name());
+                let [ours, theirs] =
+                    [&written, &again].map(|m| std::mem::discriminant(&m.tensors[tensor].data));
+                assert!(ours == theirs, "{name} {}: {tensor}", kind.name());
+            }
+        }
+    }
+}
+
+/// The files of a folder of Qwen3 with five experts.
+fn folder_of_experts(folder: &str) -> BTreeMap<String, Vec<u8>> {
+    let fields = json!({ "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24 });
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+    let _ = std::fs::remove_dir_all(&path);
+    save_hugging_face(&model(parsed("qwen3moe", &fields)), &path).expect("written");
+    let file = |name: &str| (name.to_string(), std::fs::read(path.join(name)).expect("a file"));
+    let files = BTreeMap::from(["config.json", "model.safetensors"].map(file));
+    std::fs::remove_dir_all(&path).expect("removed");
+    files
+}
+
+fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = bytes.to_vec();
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes());
+    let at = at.unwrap_or_else(|| panic!("{from}"));
+    bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+    bytes
+}
+
+#[test]
+fn experts_that_are_not_those_of_the_config_are_refused_by_name() {
+    let sound = folder_of_experts("experts");
+    assert!(load::load_files("sound", &sound).is_ok());
+    let changed = |file: &str, from: &str, to: &str| {
+        let mut files = sound.clone();
+        files.insert(file.into(), replaced(&sound[file], from, to));
+        load::load_files("changed", &files).expect_err(from)
+    };
+    let [config, weights] = ["config.json", "model.safetensors"];
+    match changed(weights, "layers.3.mlp.gate.weight", "layers.3.mlp.gatX.weight") {
+        Error::MissingTensor { tensor, .. } => {
+            assert_eq!(tensor, "model.layers.3.mlp.gate.weight")
+        }
+        other => panic!("{other:?}"),
+    }
+    match changed(config, "\"num_experts\": 5", "\"num_experts\": 6") {
+        Error::MissingTensor { tensor, .. } => {
+            assert_eq!(tensor, "model.layers.0.mlp.experts.5.gate_proj.weight")
+        }
+        other => panic!("{other:?}"),
+    }
+    match changed(config, "\"num_experts\": 5", "\"num_experts\": 4") {
+        Error::Shape { tensor, expected, got, .. } => {
+            assert_eq!(tensor, "model.layers.0.mlp.gate.weight");
+            assert_eq!((expected, got), (vec![4, 32], vec![5, 32]));
+        }
+        other => panic!("{other:?}"),
+    }
+    match changed(config, "\"moe_intermediate_size\": 24", "\"moe_intermediate_size\": 16") {
+        Error::Shape { tensor, .. } => {
+            assert_eq!(tensor, "model.layers.0.mlp.experts.0.gate_proj.weight")
+        }
+        other => panic!("{other:?}"),
+    }
+    let model = load::load_files("sound", &sound).expect("read");
+    let gguf = to_bytes(&model, FileFormat::Gguf).expect("written");
+    let router = "blk.3.ffn_gate_inp.weight";
+    match load::load_bytes("x", &replaced(&gguf, router, "blk.3.ffn_gate_inX.weight")) {
+        Err(Error::MissingTensor { tensor, .. }) => assert_eq!(tensor, router),
+        read => panic!("{:?}", read.map(|model| model.name)),
+    }
+    let mut more = gguf;
+    let key = b"qwen3moe.expert_count";
+    let at = more.windows(key.len()).position(|window| window == key).expect("the key");
+    more[at + key.len() + 4] = 6;
+    match load::load_bytes("x", &more) {
+        Err(Error::Shape { tensor, expected, .. }) => {
+            assert!(tensor.starts_with("blk.0.ffn_") && expected[0] == 6, "{tensor} {expected:?}")
+        }
+        read => panic!("{:?}", read.map(|model| model.name)),
+    }
+}
+
+/// What is changed in a file's metadata.
+type Edit = fn(&mut Raw);
+
+#[test]
+fn metadata_that_contradict_the_model_are_refused_by_name() {
+    let cases: &[(&str, Edit, &str, &str)] = &[
+        (
+            "gemma4",
+            |raw| {
+                let three = raw_gguf::array(raw_gguf::BOOL, 3, &[1, 0, 1]);
+                raw.set("gemma4.attention.sliding_window_pattern", raw_gguf::ARRAY, three);
+            },
+            "gemma4.attention.sliding_window_pattern",
+            "has 3 entries for 7 layers",
+        ),
+        (
+            "gemma4",
+            |raw| {
+                let two = raw_gguf::array(raw_gguf::U32, 2, &[64, 0, 0, 0, 64, 0, 0, 0]);
+                raw.set("gemma4.feed_forward_length", raw_gguf::ARRAY, two);
+            },
+            "gemma4.feed_forward_length",
+            "has 2 entries for 7 layers",
+        ),
+        (
+            "gemma4",
+            |raw| raw.set_u32("gemma4.attention.shared_kv_layers", 7),
+            "gemma4.attention.shared_kv_layers",
+            "none of its kind",
+        ),
+        (
+            "gemma4",
+            |raw| raw.set_u32("gemma4.attention.value_length_swa", 2),
+            "gemma4.attention.value_length_swa",
+            "differs from that of keys",
+        ),
+        (
+            "qwen3moe",
+            |raw| raw.set_u32("qwen3moe.expert_used_count", 6),
+            "qwen3moe.expert_used_count",
+            "6 of 5 experts",
+        ),
+        (
+            "granite",
+            |raw| raw.set("granite.rope.scaling.finetuned", raw_gguf::BOOL, [0]),
+            "granite.rope.scaling.finetuned",
+            "without rotation",
+        ),
+        (
+            "mistral3",
+            |raw| {
+                raw.remove("halfstep.field.rope");
+                raw.remove("mistral3.rope.scaling.type");
+            },
+            "mistral3.attention.temperature_scale",
+            "yarn",
+        ),
+        (
+            "mistral3",
+            |raw| raw.set_f32("mistral3.rope.scaling.factor", 3.0),
+            "halfstep.field.rope",
+            "standard keys",
+        ),
+    ];
+    for (family, edit, name, part) in cases {
+        let all = interesting();
+        let (_, fields, _) = all.iter().find(|(of, ..)| of == family).expect("a case");
+        let bytes = to_bytes(&model(parsed(family, fields)), FileFormat::Gguf).expect("written");
+        let mut raw = Raw::parse(&bytes);
+        edit(&mut raw);
+        let error = load::load_bytes("x", &raw.to_bytes()).map(|model| model.architecture);
+        let message = error.expect_err(name).to_string();
+        assert!(message.contains(name) && message.contains(part), "{name}: {message}");
+    }
+}
+
+#[test]
+fn keys_of_layers_that_read_those_of_others_are_left_out() {
+    let fields = json!({ "num_kv_shared_layers": 1, "global_head_dim": 16 });
+    let shared = parsed("gemma4", &fields);
+    let unread = storage::unread(&shared, Form::HuggingFace);
+    assert!(unread.contains(&"model.layers.6.self_attn.k_proj.weight".to_string()), "{unread:?}");
+    let mut own = shared.clone();
+    own.layers.iter_mut().for_each(|layer| layer.attention.kv_from = None);
+    // A folder that stores them all the same.
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("shared-keys");
+    let _ = std::fs::remove_dir_all(&path);
+    save_hugging_face(&model(own), &path).expect("written");
+    let config = to_json(&shared).expect("written").to_string();
+    std::fs::write(path.join("config.json"), config).expect("written");
+    let read = load::load(&path).expect("read");
+    assert_eq!(read.architecture, shared);
+    std::fs::remove_dir_all(path).expect("removed");
 }
 
 #[test]

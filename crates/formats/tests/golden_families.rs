@@ -249,9 +249,10 @@ fn said(kind: u32, value: &[u8]) -> Said {
 /// Whether a reader of the architecture does without a key of the converter, with that value.
 fn is_idle(model: &Model, key: &str, value: &Said) -> bool {
     let graph = &model.architecture;
-    let scaled = graph.layers.iter().any(|layer| {
-        layer.attention.rope.as_ref().is_some_and(|rope| rope.scaling.is_some())
-    });
+    let scaled = graph
+        .layers
+        .iter()
+        .any(|layer| layer.attention.rope.as_ref().is_some_and(|rope| rope.scaling.is_some()));
     match key {
         "attention.layer_norm_rms_epsilon" => graph.norm.kind == NormKind::Layer,
         "rope.scaling.type" => *value == Said::Text(raw_gguf::string(b"none")),

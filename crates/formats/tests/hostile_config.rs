@@ -615,7 +615,12 @@ fn family_cases() -> Vec<FamilyCase> {
             "has 1 entries for 2 layers",
         ),
         ("Gemma3ForCausalLM", vec![("layer_types", chunked)], "layer_types", "chunked_attention"),
-        ("SmolLM3ForCausalLM", vec![("no_rope_layers", json!([1]))], "no_rope_layers", "for 2 layers"),
+        (
+            "SmolLM3ForCausalLM",
+            vec![("no_rope_layers", json!([1]))],
+            "no_rope_layers",
+            "for 2 layers",
+        ),
         (
             "SmolLM3ForCausalLM",
             vec![("no_rope_layers", json!([1, 2]))],
@@ -633,6 +638,12 @@ fn family_cases() -> Vec<FamilyCase> {
             vec![("num_experts", json!(20_000)), ("num_experts_per_tok", json!(5))],
             "num_experts",
             "more than 32768 in all",
+        ),
+        (
+            "Qwen3MoeForCausalLM",
+            vec![("num_experts", json!(4)), ("num_local_experts", json!(5))],
+            "num_local_experts",
+            "5, where num_experts is 4",
         ),
         (
             "Qwen3MoeForCausalLM",
@@ -743,8 +754,11 @@ fn families_that_are_not_computed_are_refused_with_a_reason() {
         ("BitNetForCausalLM", "bitnet", "quantizers"),
     ] {
         for (key, name) in [("-model_type", class), ("-architectures", model_type)] {
-            let changes =
-                [("architectures", json!([class])), ("model_type", json!(model_type)), (key, Value::Null)];
+            let changes = [
+                ("architectures", json!([class])),
+                ("model_type", json!(model_type)),
+                (key, Value::Null),
+            ];
             match parse("config.json", with(&changes).as_bytes()) {
                 Err(Error::Unsupported { name: got, reason, .. }) => {
                     assert!(got == name && reason.contains(part), "{got}: {reason}");

@@ -63,6 +63,7 @@ fn model(matrix: impl Fn(&[usize], &mut Draw) -> Tensor) -> Model {
         provenance: BTreeMap::new(),
         file_bytes: 0,
         warnings: vec![],
+        carried: Default::default(),
     }
 }
 

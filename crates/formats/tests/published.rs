@@ -263,7 +263,9 @@ fn models_with_windows() -> Vec<Published> {
             }),
             family: "exaone4",
             parameters: Some(1.28e9),
-            check: |g| g.layers.iter().all(|l| l.attention.rope.is_some()) && windows(g)[0].is_none(),
+            check: |g| {
+                g.layers.iter().all(|l| l.attention.rope.is_some()) && windows(g)[0].is_none()
+            },
         },
         Published {
             name: "EXAONE 4 32B",

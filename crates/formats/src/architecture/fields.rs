@@ -309,13 +309,13 @@ pub fn experts(
     io: &mut dyn Fields,
     graph: &mut Architecture,
     usual: &Experts,
-    size_key: &Key,
+    [count_key, size_key]: [&Key; 2],
 ) -> Result<()> {
     let mut experts = match graph.layers.first().map(|layer| &layer.feed_forward) {
         Some(FeedForward::Experts(experts)) if !io.reads() => experts.clone(),
         _ => usual.clone(),
     };
-    size(io, &EXPERTS, &mut experts.count)?;
+    size(io, count_key, &mut experts.count)?;
     size(io, &EXPERTS_USED, &mut experts.used)?;
     if experts.used > experts.count {
         let reason = format!("it is {} of {} experts", experts.used, experts.count);
@@ -327,7 +327,7 @@ pub fn experts(
             experts.count,
             graph.layers.len()
         );
-        return Err(io.refuse(&EXPERTS, reason));
+        return Err(io.refuse(count_key, reason));
     }
     let mut intermediate_size = experts.expert.intermediate_size;
     size(io, size_key, &mut intermediate_size)?;

@@ -53,7 +53,7 @@ const ALL: &[Refused] = &[
         classes: &["GraniteMoeHybridForCausalLM"],
         model_types: &["granitemoehybrid"],
         gguf: &["granitehybrid"],
-        reason: MAMBA,
+        reason: "Mamba-2 layers are not computed here; its dense models are read as GGUF files",
     },
     Refused {
         classes: &["MambaForCausalLM", "FalconMambaForCausalLM", "JambaForCausalLM"],

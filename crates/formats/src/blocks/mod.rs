@@ -117,7 +117,7 @@ pub fn encode(kind: GgmlType, row: &[f32]) -> Result<Vec<u8>> {
     with_codec!(kind, C => {
         let Some(encode_block) = C::ENCODE else {
             let reason = "this type is read, not written; Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, TQ1_0, \
-                 TQ2_0, F16, BF16 and F32 are";
+                 TQ2_0, MXFP4, F16, BF16 and F32 are";
             return Err(Error::Unsupported {
                 file: "encoding".into(),
                 name: kind.name().into(),
@@ -219,6 +219,7 @@ mod tests {
             GgmlType::Q5_0,
             GgmlType::TQ1_0,
             GgmlType::TQ2_0,
+            GgmlType::MXFP4,
             GgmlType::F16,
             GgmlType::BF16,
             GgmlType::F32,

@@ -26,23 +26,30 @@ enum Found<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Claims a key and finds its value.
-    fn find(&mut self, key: &Key) -> Found<'a> {
+    /// Claims a key and finds its value. Errors: `Format`, two of its names with two values.
+    fn find(&mut self, key: &Key) -> Result<Found<'a>> {
         self.claimed.extend(key.config);
         let config = self.config;
-        for &name in key.config {
-            let value = match name.strip_prefix("rope_parameters.") {
-                Some(name) => config.rope_value(name),
-                None => config.keys.get(name),
-            };
-            match value {
-                Some(Value::Null) => return Found::Null,
-                Some(value) => return Found::Value(name, value),
-                None => {}
+        let value = |name: &str| match name.strip_prefix("rope_parameters.") {
+            Some(name) => config.rope_value(name),
+            None => config.keys.get(name),
+        };
+        let all = || key.config.iter().filter_map(|&name| Some((name, value(name)?)));
+        let mut found = all().filter(|(_, value)| !value.is_null());
+        let Some((name, first)) = found.next() else {
+            let default = key.config.iter().find_map(|name| config.default(name));
+            return Ok(match all().next() {
+                Some(_) => Found::Null,
+                None => default.map_or(Found::Nothing, Found::Default),
+            });
+        };
+        match found.find(|(_, value)| *value != first) {
+            None => Ok(Found::Value(name, first)),
+            Some((other, second)) => {
+                let (first, second) = (brief(first), brief(second));
+                Err(config.wrong(other, format!("{second}, where {name} is {first}")))
             }
         }
-        let default = key.config.iter().find_map(|name| config.default(name));
-        default.map_or(Found::Nothing, Found::Default)
     }
 
     /// Refuses what is left, once the family has read its fields.
@@ -71,7 +78,7 @@ impl Fields for Reader<'_> {
     }
 
     fn size(&mut self, key: &Key, value: &mut Option<usize>) -> Result<()> {
-        match self.find(key) {
+        match self.find(key)? {
             Found::Value(_, found) if found == &Value::Bool(false) => *value = None,
             Found::Value(_, found) if found.as_u64() == Some(0) => *value = None,
             Found::Value(name, found) => {
@@ -88,7 +95,7 @@ impl Fields for Reader<'_> {
     }
 
     fn number(&mut self, key: &Key, value: &mut Option<f64>) -> Result<()> {
-        match self.find(key) {
+        match self.find(key)? {
             Found::Value(name, found) => {
                 let number = found.as_f64().filter(|number| number.is_finite());
                 let wrong = || format!("{} is not a finite number", brief(found));
@@ -102,7 +109,7 @@ impl Fields for Reader<'_> {
     }
 
     fn flag(&mut self, key: &Key, value: &mut Option<bool>) -> Result<()> {
-        match self.find(key) {
+        match self.find(key)? {
             Found::Value(name, found) => {
                 let wrong = || format!("{} is not true or false", brief(found));
                 *value = Some(found.as_bool().ok_or_else(|| self.config.wrong(name, wrong()))?);
@@ -114,7 +121,7 @@ impl Fields for Reader<'_> {
     }
 
     fn flags(&mut self, key: &Key, value: &mut Option<Vec<bool>>) -> Result<()> {
-        let Found::Value(name, found) = self.find(key) else { return Ok(()) };
+        let Found::Value(name, found) = self.find(key)? else { return Ok(()) };
         let flag = |flag: &Value| match flag {
             Value::Bool(flag) => Some(*flag),
             Value::Number(number) => number.as_u64().filter(|&n| n <= 1).map(|n| n == 1),

@@ -31,11 +31,12 @@ pub fn read(container: &Container) -> Result<Architecture> {
         NormKind::Layer => keys::LAYER_NORM_EPSILON,
     };
     let norm_eps = keys.positive(epsilon, keys::OWN_NORM_EPSILON)?;
+    let vocab_size = keys.vocab_size(container)?;
     let rope = rope::read(container, &keys, family, head_dim)?;
     let widths = keys.sizes(keys::FEED_FORWARD_LENGTH, layers, caps::INTERMEDIATE)?;
     let widths = metadata.required(&keys.of(keys::FEED_FORWARD_LENGTH), widths)?;
     let mut graph = Sizes {
-        vocab_size: keys.vocab_size(container)?,
+        vocab_size,
         hidden_size,
         intermediate_size: widths[0],
         layers,

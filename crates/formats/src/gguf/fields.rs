@@ -40,9 +40,7 @@ impl Keys<'_> {
             return Ok(self.size(key, cap)?.map(|size| vec![size; layers]));
         };
         let size = |(_, value)| match value {
-            Value::Integer(size) if (1..=i128::from(cap)).contains(&i128::from(size)) => {
-                Ok(size as usize)
-            }
+            Value::Integer(size) if (1..=i128::from(cap)).contains(&size) => Ok(size as usize),
             _ => Err(self.error(key, format!("must hold numbers from 1 to {cap}"))),
         };
         let sizes: Vec<usize> = array.iter().map(size).collect::<Result<_>>()?;

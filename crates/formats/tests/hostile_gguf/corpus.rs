@@ -408,7 +408,21 @@ fn wrap_sizes(r: &mut Raw, columns: u64) {
 
 const ARCHITECTURE: &[Named] = &[
     ("architecture_missing", format(keys::ARCHITECTURE), |r| r.remove(keys::ARCHITECTURE)),
-    ("architecture_unknown", unsupported("mamba"), |r| r.set_string(keys::ARCHITECTURE, "mamba")),
+    ("architecture_unknown", unsupported("\"perceptron\""), |r| {
+        r.set_string(keys::ARCHITECTURE, "perceptron")
+    }),
+    ("architecture_deepseek2", unsupported("latent attention"), |r| {
+        r.set_string(keys::ARCHITECTURE, "deepseek2")
+    }),
+    ("architecture_mamba2", unsupported("Mamba-2"), |r| r.set_string(keys::ARCHITECTURE, "mamba2")),
+    ("architecture_falcon_h1", unsupported("Mamba-2"), |r| {
+        r.set_string(keys::ARCHITECTURE, "falcon-h1")
+    }),
+    ("architecture_gemma3n", unsupported("AltUp"), |r| r.set_string(keys::ARCHITECTURE, "gemma3n")),
+    ("architecture_llama4", unsupported("chunks"), |r| r.set_string(keys::ARCHITECTURE, "llama4")),
+    ("architecture_qwen3next", unsupported("delta-rule"), |r| {
+        r.set_string(keys::ARCHITECTURE, "qwen3next")
+    }),
     ("architecture_empty", unsupported("architecture"), |r| r.set_string(keys::ARCHITECTURE, "")),
     ("architecture_a_number", format("must be a string"), |r| r.set_u32(keys::ARCHITECTURE, 1)),
     ("split_file", unsupported(keys::SPLIT_COUNT), |r| r.set_u32(keys::SPLIT_COUNT, 3)),

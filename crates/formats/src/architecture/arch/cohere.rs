@@ -1,5 +1,5 @@
-//! Command R, R+ and Aya: halves of a layer side by side behind one layer norm, neighbours turned as
-//! pairs.
+//! Command R, R+ and Aya: halves of a layer side by side behind one layer norm, neighbours turned
+//! as pairs.
 
 use crate::architecture::fields::{self, Fields, Form, Key, LOGIT_SCALE};
 use crate::architecture::{Architecture, Family, NormKind, QkNorm};
@@ -46,10 +46,6 @@ impl Family for Cohere {
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {
-        &[
-            ("max_position_embeddings", 8192.0),
-            ("logit_scale", 0.0625),
-            ("rope_theta", 500_000.0),
-        ]
+        &[("max_position_embeddings", 8192.0), ("logit_scale", 0.0625), ("rope_theta", 500_000.0)]
     }
 }

@@ -1,5 +1,5 @@
-//! Command R7B and A, Aya of 2025: Command R with a window in three of four layers, and no rotation in
-//! the others.
+//! Command R7B and A, Aya of 2025: Command R with a window in three of four layers, and no rotation
+//! in the others.
 
 use crate::architecture::fields::{self, Fields, LOGIT_SCALE, Sliding};
 use crate::architecture::{Architecture, Family, NormKind};

@@ -1,5 +1,5 @@
-//! EXAONE 4: norms after both halves of a layer and of the heads; in the larger ones a window in three
-//! of four layers, and no rotation in the others.
+//! EXAONE 4: norms after both halves of a layer and of the heads; in the larger ones a window in
+//! three of four layers, and no rotation in the others.
 
 use crate::architecture::fields::{self, Fields, Sliding};
 use crate::architecture::{Architecture, Family, NormPlaces, QkNorm};

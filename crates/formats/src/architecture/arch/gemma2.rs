@@ -1,5 +1,5 @@
-//! Gemma 2: norms around both halves of a layer, a window in every second one, and caps on scores and
-//! logits.
+//! Gemma 2: norms around both halves of a layer, a window in every second one, and caps on scores
+//! and logits.
 
 use crate::architecture::fields::{self, ATTENTION_SOFTCAP, FINAL_SOFTCAP, Fields, Form, Sliding};
 use crate::architecture::{Activation, Architecture, Family};

@@ -1,6 +1,6 @@
-//! Gemma 4, its text part: norms around both halves of a layer, of heads and of values; two widths of
-//! heads, a rotation of few pairs in layers without a window; in the smallest ones a second embedding
-//! that every layer reads, and last layers that read the keys and values of earlier ones.
+//! Gemma 4, its text part: norms around both halves of a layer, of heads and of values; two widths
+//! of heads, a rotation of few pairs in layers without a window; in the smallest ones a second
+//! embedding that every layer reads, and last layers that read the keys and values of earlier ones.
 
 use crate::architecture::fields::{
     self, FINAL_SOFTCAP, Fields, Form, Key, PER_LAYER_INPUT, SHARED_KV_LAYERS, Sliding,

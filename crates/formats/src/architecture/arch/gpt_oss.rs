@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 pub struct GptOss;
 
+const COUNT: Key =
+    Key { config: &["num_local_experts", "num_experts"], gguf: Some("expert_count") };
 const SIZE: Key = Key { config: &["intermediate_size"], gguf: Some("expert_feed_forward_length") };
 
 impl Family for GptOss {
@@ -38,7 +40,7 @@ impl Family for GptOss {
             shared: None,
             shared_gate: false,
         };
-        fields::experts(io, graph, &usual, &SIZE)?;
+        fields::experts(io, graph, &usual, [&COUNT, &SIZE])?;
         self.clamp(io, graph)?;
         fields::each(graph, |layer| {
             layer.attention.qkv_bias = true;

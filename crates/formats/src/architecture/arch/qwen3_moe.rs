@@ -1,6 +1,6 @@
 //! Qwen3 with experts in every layer.
 
-use crate::architecture::fields::{self, EXPERT_SIZE, Fields, NORMALISE_EXPERTS};
+use crate::architecture::fields::{self, EXPERT_SIZE, EXPERTS, Fields, NORMALISE_EXPERTS};
 use crate::architecture::{Architecture, Dense, Experts, Family, QkNorm, Routing, Score};
 use crate::error::Result;
 use serde_json::Value;
@@ -29,7 +29,7 @@ impl Family for Qwen3Moe {
             shared: None,
             shared_gate: false,
         };
-        fields::experts(io, graph, &usual, &EXPERT_SIZE)?;
+        fields::experts(io, graph, &usual, [&EXPERTS, &EXPERT_SIZE])?;
         fields::each(graph, |layer| layer.attention.qk_norm = Some(QkNorm::Head));
         super::normalised_experts(io, graph, &NORMALISE_EXPERTS)
     }

@@ -1,5 +1,5 @@
-//! StableLM 2: layer norms with biases, a rotation of a part of each head; in the larger ones layers
-//! whose halves read the same rows, and a norm of each head.
+//! StableLM 2: layer norms with biases, a rotation of a part of each head; in the larger ones
+//! layers whose halves read the same rows, and a norm of each head.
 
 use crate::architecture::fields::{self, Fields, Form, Key, PARALLEL};
 use crate::architecture::{Architecture, Family, NormKind, QkNorm};
