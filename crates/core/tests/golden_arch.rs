@@ -152,10 +152,7 @@ fn recipes(model: &Model) -> Vec<(&'static str, RecipeConfig)> {
                 ..SaprConfig::default()
             }),
         ),
-        (
-            "llm-qat",
-            RecipeConfig::LlmQat(LlmQatConfig { train: whole, ..LlmQatConfig::default() }),
-        ),
+        ("llm-qat", RecipeConfig::LlmQat(LlmQatConfig { train: whole, ..LlmQatConfig::default() })),
     ]
 }
 

@@ -43,10 +43,6 @@ impl Family for Nemotron {
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {
-        &[
-            ("norm_eps", 1e-5),
-            ("max_position_embeddings", 4096.0),
-            ("partial_rotary_factor", 0.5),
-        ]
+        &[("norm_eps", 1e-5), ("max_position_embeddings", 4096.0), ("partial_rotary_factor", 0.5)]
     }
 }

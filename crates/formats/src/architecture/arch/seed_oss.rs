@@ -30,11 +30,7 @@ impl Family for SeedOss {
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {
-        &[
-            ("max_position_embeddings", 524_288.0),
-            ("num_key_value_heads", 8.0),
-            ("head_dim", 128.0),
-        ]
+        &[("max_position_embeddings", 524_288.0), ("num_key_value_heads", 8.0), ("head_dim", 128.0)]
     }
 
     fn own_keys(&self) -> Vec<(&'static str, Value)> {
