@@ -96,7 +96,7 @@ fn attention(a: &Attention, [q, k, v]: [&Tensor; 3]) -> Result<Tensor> {
 
 /// cos and sin `[T, head_dim / 2]`.
 fn rope(a: &Attention, tokens: usize) -> Result<[Tensor; 2]> {
-    let table = a.rope_table();
+    let table = a.rope_table(tokens);
     let frequencies = &table.inverse_frequencies;
     let tensor = |function: fn(f64) -> f64| {
         let angles = (0..tokens).flat_map(|t| frequencies.iter().map(move |f| t as f64 * f));

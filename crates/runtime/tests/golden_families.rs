@@ -20,7 +20,6 @@ const TOLERANCE: f64 = 1e-5;
 /// A family of the folder that is read.
 struct Family {
     name: String,
-    folder: PathBuf,
     model: Model,
     golden: Golden,
 }
@@ -57,7 +56,7 @@ fn families() -> Vec<Family> {
         match halfstep_formats::load::load(&folder) {
             Ok(model) => {
                 let golden = halfstep_golden::load_from(&folder, "golden").expect("its numbers");
-                families.push(Family { name, folder, model, golden });
+                families.push(Family { name, model, golden });
             }
             Err(Error::Unsupported { name: what, reason, .. }) => {
                 println!("skipped: {name}: {what}: {reason}");

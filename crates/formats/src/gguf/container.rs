@@ -54,7 +54,7 @@ impl<'a> TensorInfo<'a> {
     }
 
     /// The stored bytes, whole blocks, row after row, as far as they are in memory: those of every
-    /// tensor of a file in memory, and those that [`Container::attach`] was given.
+    /// tensor of a file in memory, and those that the reader attached.
     pub fn bytes(&self) -> &'a [u8] {
         self.data
     }
