@@ -211,10 +211,11 @@ impl Pattern {
         }
     }
 
-    /// Start and end of the first match from `from` on.
-    fn find(&self, text: &str, from: usize) -> Option<(usize, usize)> {
+    /// Start and end of the first match from `from` on. `number` is the end of the number that the
+    /// last match began, for the patterns that match it in parts; 0 before the first.
+    fn find(&self, text: &str, from: usize, number: &mut usize) -> Option<(usize, usize)> {
         if let Some(word) = &self.by_thousands {
-            return self.find_thousands(word, text, from);
+            return self.find_thousands(word, text, from, number);
         }
         let found = self.regex.find_at(text, from)?;
         let mut chars = found.as_str().chars();
@@ -229,7 +230,18 @@ impl Pattern {
 
 impl Pattern {
     /// The next part of a number that no letter follows: as many digits as leave whole threes.
-    fn find_thousands(&self, word: &Regex, text: &str, from: usize) -> Option<(usize, usize)> {
+    fn find_thousands(
+        &self,
+        word: &Regex,
+        text: &str,
+        from: usize,
+        known: &mut usize,
+    ) -> Option<(usize, usize)> {
+        if from < *known {
+            // Whole threes are left of it.
+            let three = text[from..*known].char_indices().nth(3);
+            return Some((from, three.map_or(*known, |(at, _)| from + at)));
+        }
         let mut from = from;
         loop {
             let found = self.regex.find_at(text, from)?;
@@ -243,6 +255,7 @@ impl Pattern {
                 digits => digits,
             };
             let end = number.char_indices().nth(first).map_or(number.len(), |(at, _)| at);
+            *known = found.end();
             return Some((found.start(), found.start() + end));
         }
     }
@@ -278,8 +291,8 @@ fn split<'t>(
     let Some((pattern, rest)) = patterns.split_first() else {
         return word(text);
     };
-    let mut done = 0;
-    while let Some((start, end)) = pattern.find(text, done) {
+    let (mut done, mut number) = (0, 0);
+    while let Some((start, end)) = pattern.find(text, done, &mut number) {
         if done < start {
             split(rest, &text[done..start], word)?;
         }
