@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn experts_of_groups_that_are_not_kept_are_not_chosen() {
-        let routing = Routing { groups: Some([3, 1]), ..PLAIN };
+        let routing = Routing { score: Score::Sigmoid, groups: Some([3, 1]), ..PLAIN };
         // The best expert stands alone in its group; the sum of two is larger in another.
         assert_eq!(chosen(routing, &[9.0, -9.0, 4.0, 5.0, 1.0, 1.0], None), [3, 2]);
     }
