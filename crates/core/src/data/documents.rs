@@ -48,8 +48,8 @@ impl std::fmt::Display for Place {
 impl Documents {
     /// Reads what a file contains by the ending of its name.
     ///
-    /// Errors: `Data`, naming the line or document that is none, or JSON under the name of a plain
-    /// text.
+    /// Errors: `Data`, naming the line or document that is no text or conversation, or saying that a
+    /// plain text holds JSON.
     pub(crate) fn of_file(path: &str, text: String) -> Result<Self> {
         let name = Path::new(path).extension().unwrap_or_default().to_ascii_lowercase();
         let is_array = text.trim_start().starts_with('[');

@@ -9,7 +9,7 @@ use halfstep_kernels::ops::rope::RopePairs;
 /// Ids of tokens are below.
 pub(crate) const VOCAB: usize = 13;
 
-/// Each with what stands out in it.
+/// Each graph, by the name of the fields that it exercises.
 pub(crate) fn architectures() -> Vec<(&'static str, Architecture)> {
     vec![
         ("norms around, caps, windows", around()),

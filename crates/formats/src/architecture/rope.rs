@@ -140,7 +140,12 @@ impl Rope {
 impl YarnScaling {
     /// What transformers multiplies cos and sin by where a file gives no number of its own.
     pub fn usual_magnitude(factor: f64) -> f64 {
-        if factor <= 1.0 { 1.0 } else { 0.1 * ln_f64(factor) + 1.0 }
+        Self::magnitude(factor, 1.0)
+    }
+
+    /// `m(k) = 0.1 k ln(factor) + 1`, of which magnitudes are made.
+    pub(crate) fn magnitude(factor: f64, k: f64) -> f64 {
+        if factor <= 1.0 { 1.0 } else { 0.1 * k * ln_f64(factor) + 1.0 }
     }
 
     fn frequencies(&self, rope: &Rope) -> Vec<f64> {

@@ -225,7 +225,7 @@ impl Config<'_> {
 
     fn yarn(&self, fields: &Map<String, Value>, factor: f64) -> Result<YarnScaling> {
         let number = |key: &str| self.positive(key, fields);
-        let magnitude = |by: f64| if factor <= 1.0 { 1.0 } else { 0.1 * by * ln_f64(factor) + 1.0 };
+        let magnitude = |k: f64| YarnScaling::magnitude(factor, k);
         let of_two = number("mscale")?.zip(number("mscale_all_dim")?);
         let usual = of_two.map_or(magnitude(1.0), |(a, b)| magnitude(a) / magnitude(b));
         Ok(YarnScaling {

@@ -34,7 +34,7 @@ pub fn to_json(architecture: &Architecture) -> Result<Value> {
     if architecture.norm.offset != family.norm_offset() {
         pairs.insert(NORM_OFFSET, architecture.norm.offset.into());
     }
-    let mut writer = Writer { pairs, rope: Map::new(), sliding: None, sizes_of_heads: None };
+    let mut writer = Writer { pairs, rope: Map::new(), sliding: None };
     let mut graph = architecture.clone();
     family.describe(&mut writer, &mut graph)?;
     writer.write_ropes(architecture, family);
@@ -48,8 +48,6 @@ struct Writer {
     rope: Map<String, Value>,
     /// The rotation of sliding layers, where the family has another one for them.
     sliding: Option<Rope>,
-    /// Widths of heads of sliding and other layers.
-    sizes_of_heads: Option<[usize; 2]>,
 }
 
 impl Writer {
@@ -155,7 +153,6 @@ impl Fields for Writer {
     fn head_dims(&mut self, _: &[bool], value: &mut [usize; 2]) -> Result<()> {
         self.pairs.insert("head_dim", value[0].into());
         self.pairs.insert("global_head_dim", value[1].into());
-        self.sizes_of_heads = Some(*value);
         Ok(())
     }
 

@@ -9,7 +9,6 @@ use crate::architecture::{Family, LongScaling, Rope, RopeScaling, YarnScaling};
 use crate::blocks;
 use crate::config;
 use crate::error::{Error, Result};
-use halfstep_kernels::math::ln_f64;
 use halfstep_kernels::ops::rope::RopeTable;
 use std::sync::Arc;
 
@@ -96,7 +95,7 @@ fn yarn(keys: &Keys, family: &dyn Family, factor: f64) -> Result<YarnScaling> {
         let own = format!("{}{key}", keys::OWN_FIELD);
         Ok(keys.positive(key, &own)?.unwrap_or(usual))
     };
-    let m = |k: f64| if factor <= 1.0 { 1.0 } else { 0.1 * k * ln_f64(factor) + 1.0 };
+    let m = |k: f64| YarnScaling::magnitude(factor, k);
     let usual = match keys.number(keys::YARN_LOG_MULTIPLIER)? {
         Some(multiplier) if multiplier != 0.0 => m(1.0) / m(multiplier),
         _ => m(1.0),

@@ -188,7 +188,8 @@ struct Pattern {
     /// White space that ends in a line break was matched by an earlier branch, which does not look
     /// ahead.
     keeps_line_breaks: bool,
-    /// A number is matched in parts of three digits from its end, unless this follows it.
+    /// Numbers are cut into groups of three digits, counted from the end; a number that a match of
+    /// this follows is left whole.
     by_thousands: Option<Regex>,
 }
 

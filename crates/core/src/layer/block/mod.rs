@@ -195,7 +195,7 @@ impl<'a, D: Device> Block<'a, D> {
     }
 }
 
-/// Errors: `NonFinite`, naming `place` and the first number that is none.
+/// Errors: `NonFinite`, naming `place` and the first NaN or infinite value.
 pub(crate) fn check_finite(values: &[f32], place: impl FnOnce() -> String) -> Result<()> {
     let Some(at) = values.iter().position(|v| !v.is_finite()) else { return Ok(()) };
     Err(Error::NonFinite { step: 0, tensor: format!("{}, number {at}", place()) })
