@@ -93,14 +93,17 @@ impl Merger {
         for at in 1..self.symbols.len() {
             self.propose(pairs, at as u32 - 1);
         }
-        while let Some(Reverse((_, at, whole))) = self.queue.pop() {
+        while let Some(Reverse((rank, at, whole))) = self.queue.pop() {
             let left = self.symbols[at as usize];
             if left.id == ALONE || left.next == NONE {
                 continue;
             }
             let right = self.symbols[left.next as usize];
             // Since it was proposed, a half may have become part of something else.
-            if pairs.find(left.id, right.id).is_none_or(|pair| pair.whole != whole) {
+            if pairs
+                .find(left.id, right.id)
+                .is_none_or(|pair| (pair.rank, pair.whole) != (rank, whole))
+            {
                 continue;
             }
             // The right half leaves the chain.
