@@ -54,7 +54,7 @@ impl Llama<'_> {
             };
             let n = self.norm(&x, &Norm::Attention.weight_name(layer))?;
             let [q, k, v] = [Linear::Q, Linear::K, Linear::V].map(|l| linear(&n, l));
-            let attended = attention(&parts.attention, [&q?, &k?, &v?])?;
+            let attended = attention(parts.attention().expect("attention"), [&q?, &k?, &v?])?;
             x = x.add(&linear(&attended, Linear::O)?)?;
             let n = self.norm(&x, &Norm::FeedForward.weight_name(layer))?;
             let gated = linear(&n, Linear::Gate)?.silu()?.mul(&linear(&n, Linear::Up)?)?;

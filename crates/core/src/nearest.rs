@@ -184,7 +184,7 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
     }
     recipe.check_transforms(architecture)?;
     for (layer, site, spec) in recipe.activations(architecture)? {
-        let head_dim = architecture.layers[layer].attention.head_dim;
+        let head_dim = architecture.layers[layer].attention().map_or(0, |a| a.head_dim);
         if spec != ActivationSpec::BLOCK_32 {
             continue;
         }

@@ -133,7 +133,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Architecture> {
     let sizes = config.sizes()?;
     let mut graph = sizes.decoder(config.family.name());
     let (full, sliding) = config.ropes(sizes.head_dim)?;
-    graph.layers.iter_mut().for_each(|layer| layer.attention.rope = Some(full.clone()));
+    graph.attentions_mut().for_each(|a| a.rope = Some(full.clone()));
     if let Some(offset) = config.number(NORM_OFFSET)? {
         graph.norm.offset = offset;
     }

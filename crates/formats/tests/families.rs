@@ -432,7 +432,10 @@ fn tensors_that_do_not_match_the_graph_are_refused_by_name() {
     }
     // A bias where the graph has none is a tensor without a place.
     let mut graph = named("llama").graph(&sizes());
-    graph.layers.iter_mut().for_each(|layer| layer.attention.qkv_bias = true);
+    graph
+        .layers
+        .iter_mut()
+        .for_each(|layer| layer.attention_mut().expect("attention").qkv_bias = true);
     let biased = model(graph);
     match to_bytes(&biased, FileFormat::Gguf) {
         Err(Error::Unsupported { name, .. }) => assert_eq!(name, "this decoder as llama"),
@@ -648,7 +651,9 @@ fn keys_of_layers_that_read_those_of_others_are_left_out() {
     let unread = storage::unread(&shared, Form::HuggingFace);
     assert!(unread.contains(&"model.layers.6.self_attn.k_proj.weight".to_string()), "{unread:?}");
     let mut own = shared.clone();
-    own.layers.iter_mut().for_each(|layer| layer.attention.kv_from = None);
+    own.layers
+        .iter_mut()
+        .for_each(|layer| layer.attention_mut().expect("attention").kv_from = None);
     // A folder that stores them all the same.
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("shared-keys");
     let _ = std::fs::remove_dir_all(&path);
@@ -663,8 +668,8 @@ fn keys_of_layers_that_read_those_of_others_are_left_out() {
 #[test]
 fn a_graph_lists_its_tensors_in_the_order_of_the_forward() {
     let mut graph = sizes().decoder("llama");
-    graph.layers[1].attention.qkv_bias = true;
-    graph.layers[1].attention.qk_norm = Some(QkNorm::Head);
+    graph.layers[1].attention_mut().expect("attention").qkv_bias = true;
+    graph.layers[1].attention_mut().expect("attention").qk_norm = Some(QkNorm::Head);
     let roles: Vec<Role> = graph.layer_tensors(1).into_iter().map(|spec| spec.role).collect();
     let (norm, linear, bias) = (Role::Norm, Role::Linear, Role::Bias);
     assert_eq!(

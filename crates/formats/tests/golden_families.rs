@@ -123,7 +123,7 @@ fn rounded_graph(graph: &Architecture) -> Architecture {
     graph.logit_softcap = graph.logit_softcap.map(rounded);
     for layer in &mut graph.layers {
         layer.residual_scale = rounded(layer.residual_scale);
-        let a = &mut layer.attention;
+        let a = layer.attention_mut().expect("attention");
         a.scale = a.scale.map(rounded);
         a.softcap = a.softcap.map(rounded);
         a.rope = a.rope.as_ref().map(rounded_rope);
@@ -145,7 +145,8 @@ fn differences(a: &Architecture, b: &Architecture) -> BTreeSet<&'static str> {
     };
     differ(a.family != b.family, "family");
     for (x, y) in a.layers.iter().zip(&b.layers) {
-        let (x, y): (&Attention, &Attention) = (&x.attention, &y.attention);
+        let (x, y): (&Attention, &Attention) =
+            (x.attention().expect("attention"), y.attention().expect("attention"));
         differ(x.window != y.window, "window");
         differ(x.scale != y.scale, "scale");
         let turned = |a: &Attention| a.rope.as_ref().map(|rope| rope.turned);
@@ -157,7 +158,7 @@ fn differences(a: &Architecture, b: &Architecture) -> BTreeSet<&'static str> {
     let mut same = b.clone();
     same.family = a.family;
     for (x, y) in a.layers.iter().zip(&mut same.layers) {
-        let (from, to) = (&x.attention, &mut y.attention);
+        let (from, to) = (x.attention().expect("attention"), y.attention_mut().expect("attention"));
         (to.window, to.scale, to.temper, to.softcap) =
             (from.window, from.scale, from.temper, from.softcap);
         if let (Some(from), Some(to)) = (&from.rope, &mut to.rope) {
@@ -249,10 +250,14 @@ fn said(kind: u32, value: &[u8]) -> Said {
 /// Whether a reader of the architecture does without a key of the converter, with that value.
 fn is_idle(model: &Model, key: &str, value: &Said) -> bool {
     let graph = &model.architecture;
-    let scaled = graph
-        .layers
-        .iter()
-        .any(|layer| layer.attention.rope.as_ref().is_some_and(|rope| rope.scaling.is_some()));
+    let scaled = graph.layers.iter().any(|layer| {
+        layer
+            .attention()
+            .expect("attention")
+            .rope
+            .as_ref()
+            .is_some_and(|rope| rope.scaling.is_some())
+    });
     match key {
         "attention.layer_norm_rms_epsilon" => graph.norm.kind == NormKind::Layer,
         "rope.scaling.type" => *value == Said::Text(raw_gguf::string(b"none")),

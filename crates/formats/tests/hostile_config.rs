@@ -774,7 +774,9 @@ fn families_that_are_not_computed_are_refused_with_a_reason() {
 fn a_window_longer_than_the_positions_is_read() {
     let text = of_family("MistralForCausalLM", &[("sliding_window", json!(4096))]);
     let graph = parse("config.json", text.as_bytes()).expect("read");
-    assert!(graph.layers.iter().all(|layer| layer.attention.window == Some(4096)));
+    assert!(
+        graph.layers.iter().all(|layer| layer.attention().expect("attention").window == Some(4096))
+    );
     assert_eq!(graph.max_positions, 512);
 }
 
@@ -782,7 +784,9 @@ fn a_window_longer_than_the_positions_is_read() {
 fn a_rotation_of_a_part_of_a_head_is_read() {
     for key in ["partial_rotary_factor", "rotary_pct", "rope_pct"] {
         let graph = parse("config.json", with(&[(key, json!(0.25))]).as_bytes()).expect("read");
-        let turned = |layer: &Layer| layer.attention.rope.as_ref().map(|rope| rope.turned);
+        let turned = |layer: &Layer| {
+            layer.attention().expect("attention").rope.as_ref().map(|rope| rope.turned)
+        };
         assert!(graph.layers.iter().all(|layer| turned(layer) == Some(4)), "{key}");
     }
 }

@@ -27,7 +27,7 @@ fn kinds(layers: usize, every: usize) -> Value {
 }
 
 fn windows(graph: &Architecture) -> Vec<Option<usize>> {
-    graph.layers.iter().map(|layer| layer.attention.window).collect()
+    graph.layers.iter().map(|layer| layer.attention().expect("attention").window).collect()
 }
 
 /// All but every n-th layer see `window` positions.
@@ -37,11 +37,11 @@ fn slides(graph: &Architecture, window: usize, every: usize) -> bool {
 }
 
 fn scaling(graph: &Architecture, layer: usize) -> Option<&RopeScaling> {
-    graph.layers[layer].attention.rope.as_ref()?.scaling.as_ref()
+    graph.layers[layer].attention().expect("attention").rope.as_ref()?.scaling.as_ref()
 }
 
 fn theta(graph: &Architecture, layer: usize) -> Option<f64> {
-    Some(graph.layers[layer].attention.rope.as_ref()?.theta)
+    Some(graph.layers[layer].attention().expect("attention").rope.as_ref()?.theta)
 }
 
 fn plain_models() -> Vec<Published> {
@@ -81,7 +81,10 @@ fn plain_models() -> Vec<Published> {
             }),
             family: "qwen2",
             parameters: Some(494_032_768.0),
-            check: |g| g.layers[0].attention.qkv_bias && !g.layers[0].attention.o_bias,
+            check: |g| {
+                g.layers[0].attention().expect("attention").qkv_bias
+                    && !g.layers[0].attention().expect("attention").o_bias
+            },
         },
         Published {
             name: "Qwen3 30B-A3B",
@@ -139,7 +142,7 @@ fn plain_models() -> Vec<Published> {
             parameters: Some(2.53e9),
             check: |g| {
                 (g.embed_scale, g.logit_scale) == (12.0, 0.125)
-                    && g.layers[9].attention.scale == Some(0.015625)
+                    && g.layers[9].attention().expect("attention").scale == Some(0.015625)
                     && g.layers[9].residual_scale == 0.22
             },
         },
@@ -158,7 +161,7 @@ fn plain_models() -> Vec<Published> {
             family: "stablelm",
             parameters: Some(1_644_515_328.0),
             check: |g| {
-                let a = &g.layers[0].attention;
+                let a = g.layers[0].attention().expect("attention");
                 g.norm.kind == NormKind::Layer
                     && g.norm.bias
                     && a.qkv_bias
@@ -178,7 +181,10 @@ fn plain_models() -> Vec<Published> {
             }),
             family: "glm4",
             parameters: Some(9_400_279_040.0),
-            check: |g| g.layers[0].attention.qkv_bias && g.layers[0].norms.post_feed_forward,
+            check: |g| {
+                g.layers[0].attention().expect("attention").qkv_bias
+                    && g.layers[0].norms.post_feed_forward
+            },
         },
     ]
 }
@@ -204,8 +210,8 @@ fn models_with_windows() -> Vec<Published> {
                 slides(g, 4096, 2)
                     && (g.norm.offset, g.embed_scale) == (1.0, 48.0)
                     && g.logit_softcap == Some(30.0)
-                    && g.layers[1].attention.softcap == Some(50.0)
-                    && g.layers[1].attention.scale.is_none()
+                    && g.layers[1].attention().expect("attention").softcap == Some(50.0)
+                    && g.layers[1].attention().expect("attention").scale.is_none()
             },
         },
         Published {
@@ -264,7 +270,8 @@ fn models_with_windows() -> Vec<Published> {
             family: "exaone4",
             parameters: Some(1.28e9),
             check: |g| {
-                g.layers.iter().all(|l| l.attention.rope.is_some()) && windows(g)[0].is_none()
+                g.layers.iter().all(|l| l.attention().expect("attention").rope.is_some())
+                    && windows(g)[0].is_none()
             },
         },
         Published {
@@ -347,7 +354,7 @@ fn models_with_windows() -> Vec<Published> {
                     && (experts.count, experts.used, experts.expert.bias) == (32, 4, true)
                     && experts.expert.activation == Activation::Clamped { alpha: 1.702, limit: 7.0 }
                     && experts.routing.score == Score::SoftmaxOfChosen
-                    && g.layers[0].attention.sinks
+                    && g.layers[0].attention().expect("attention").sinks
                     && matches!(scaling(g, 0), Some(RopeScaling::Yarn(y)) if !y.truncate)
             },
         },
@@ -406,8 +413,11 @@ fn models_with_tables() -> Vec<Published> {
             family: "phi3",
             parameters: Some(3_836_021_760.0),
             check: |g| {
-                let rope = g.layers[0].attention.rope.as_ref().expect("a rotation");
-                g.tied_head && rope.turned == 96 && g.layers[0].attention.head_dim == 128
+                let rope =
+                    g.layers[0].attention().expect("attention").rope.as_ref().expect("a rotation");
+                g.tied_head
+                    && rope.turned == 96
+                    && g.layers[0].attention().expect("attention").head_dim == 128
             },
         },
     ]
@@ -493,7 +503,7 @@ fn wrapped_models() -> Vec<Published> {
             family: "mistral3",
             parameters: Some(3.43e9),
             check: |g| {
-                let temper = g.layers[0].attention.temper.expect("a temper");
+                let temper = g.layers[0].attention().expect("attention").temper.expect("a temper");
                 (temper.beta, temper.length, g.tied_head) == (0.1, 16_384, true)
                     && matches!(scaling(g, 0), Some(RopeScaling::Yarn(y)) if y.magnitude == 1.0)
             },
@@ -556,11 +566,15 @@ fn wrapped_models() -> Vec<Published> {
                 let width = |layer: usize| g.layers[layer].feed_forward.widest();
                 slides(g, 512, 5)
                     && (width(14), width(15)) == (6144, 12_288)
-                    && g.layers[13].attention.kv_from.is_none()
-                    && (g.layers[15].attention.kv_from, g.layers[19].attention.kv_from)
-                        == (Some(13), Some(14))
-                    && (g.layers[0].attention.head_dim, g.layers[4].attention.head_dim)
-                        == (256, 512)
+                    && g.layers[13].attention().expect("attention").kv_from.is_none()
+                    && (
+                        g.layers[15].attention().expect("attention").kv_from,
+                        g.layers[19].attention().expect("attention").kv_from,
+                    ) == (Some(13), Some(14))
+                    && (
+                        g.layers[0].attention().expect("attention").head_dim,
+                        g.layers[4].attention().expect("attention").head_dim,
+                    ) == (256, 512)
             },
         },
     ]

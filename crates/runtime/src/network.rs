@@ -181,7 +181,9 @@ impl Network {
         let layers = self.architecture.layers.iter().zip(&self.blocks);
         let empty = |(layer, block): (&Layer, &Block)| {
             let own = block.attention.own.as_ref();
-            own.map_or_else(LayerCache::none, |own| own.empty_cache(&layer.attention))
+            own.map_or_else(LayerCache::none, |own| {
+                own.empty_cache(layer.attention().expect("attention"))
+            })
         };
         layers.map(empty).collect()
     }
@@ -320,7 +322,7 @@ impl Network {
         let (layer, pool) = (&self.architecture.layers[i], &self.pool);
         w.fit(self.architecture.hidden_size, layer);
         add_and_norm(pool, &block.attn_norm, x, None, &mut w.normed);
-        self.attention(&layer.attention, &block.attention, runs, w);
+        self.attention(layer.attention().expect("attention"), &block.attention, runs, w);
         w.finish(pool, &block.post_attention, layer.residual_scale);
         let mut attended = vec![];
         if layer.parallel {

@@ -18,8 +18,8 @@ const TOKENS: usize = 900;
 /// Two layers with a window, one without.
 fn windowed() -> Architecture {
     let mut windowed = Architecture { max_positions: 1000, ..architecture() };
-    windowed.layers[0].attention.window = Some(WINDOW);
-    windowed.layers[2].attention.window = Some(WINDOW);
+    windowed.layers[0].attention_mut().expect("attention").window = Some(WINDOW);
+    windowed.layers[2].attention_mut().expect("attention").window = Some(WINDOW);
     windowed
 }
 
@@ -29,7 +29,8 @@ fn unbounded(model: &Model) -> Model {
     let mut architecture = model.architecture.clone();
     for source in [0, 2] {
         let mut reader = architecture.layers[1].clone();
-        (reader.attention.kv_from, reader.residual_scale) = (Some(source), 0.0);
+        (reader.attention_mut().expect("attention").kv_from, reader.residual_scale) =
+            (Some(source), 0.0);
         architecture.layers.push(reader);
     }
     let mut all = float_model(architecture);
@@ -101,7 +102,10 @@ const ORIGINAL: usize = 20;
 fn stretching(scaling: RopeScaling) -> Model {
     let mut stretching = architecture();
     let rope = Rope { scaling: Some(scaling), ..Rope::plain(10_000.0, 32) };
-    stretching.layers.iter_mut().for_each(|l| l.attention.rope = Some(rope.clone()));
+    stretching
+        .layers
+        .iter_mut()
+        .for_each(|l| l.attention_mut().expect("attention").rope = Some(rope.clone()));
     float_model(stretching)
 }
 
@@ -154,7 +158,8 @@ fn generation_and_evaluation_know_how_long_a_sequence_is() {
     // Short windows are those of the model as it is without the long factors.
     let mut plain = model.clone();
     for layer in &mut plain.architecture.layers {
-        let Some(Rope { scaling: Some(RopeScaling::Long(long)), .. }) = &mut layer.attention.rope
+        let Some(Rope { scaling: Some(RopeScaling::Long(long)), .. }) =
+            &mut layer.attention_mut().expect("attention").rope
         else {
             unreachable!()
         };

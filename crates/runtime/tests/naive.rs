@@ -117,7 +117,7 @@ impl Naive<'_> {
     }
 
     fn attention(&self, layer: usize) -> &Attention {
-        &self.layer(layer).attention
+        self.layer(layer).attention().expect("attention")
     }
 
     /// x as it is where there is no such norm.

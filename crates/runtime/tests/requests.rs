@@ -312,13 +312,18 @@ fn graphs_without_a_meaning_are_refused_by_layer() {
             other => panic!("{other:?}"),
         }
     };
-    let (layer, reason) = refused(|graph| graph.layers[1].attention.kv_from = Some(1));
+    let (layer, reason) =
+        refused(|graph| graph.layers[1].attention_mut().expect("attention").kv_from = Some(1));
     assert!(layer == "layer 1" && reason.contains("of layer 1"), "{layer}: {reason}");
     let (layer, reason) = refused(|graph| {
-        (graph.layers[2].attention.kv_from, graph.layers[2].attention.head_dim) = (Some(0), 16);
+        (
+            graph.layers[2].attention_mut().expect("attention").kv_from,
+            graph.layers[2].attention_mut().expect("attention").head_dim,
+        ) = (Some(0), 16);
     });
     assert!(layer == "layer 2" && reason.contains("of layer 0"), "{layer}: {reason}");
-    let (layer, reason) = refused(|graph| graph.layers[0].attention.window = Some(0));
+    let (layer, reason) =
+        refused(|graph| graph.layers[0].attention_mut().expect("attention").window = Some(0));
     assert!(layer == "layer 0" && reason.contains("window"), "{layer}: {reason}");
     for (used, groups) in [(5, None), (0, None), (3, Some([2, 1])), (1, Some([3, 1]))] {
         let mut graph = architecture();

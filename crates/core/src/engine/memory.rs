@@ -30,7 +30,7 @@ pub(crate) fn block_bytes(a: &Architecture, rows: usize, size: usize) -> u64 {
 
 /// Numbers of a token that the backward of a layer reads.
 fn numbers(a: &Architecture, layer: &Layer) -> usize {
-    let (d, attention) = (a.hidden_size, &layer.attention);
+    let (d, attention) = (a.hidden_size, layer.attention().expect("attention"));
     let q = attention.query_width();
     let kv = if attention.kv_from.is_none() { attention.key_width() } else { 0 };
     let of_heads = if attention.qk_norm.is_some() { q + kv } else { 0 };

@@ -144,7 +144,7 @@ fn through<D: Device<Number = f32>>(
         let layer = weights.layer;
         let beside = sides.read(a, layer, stream, sample)?;
         let mut beside = beside.uploaded(&blocks.device, tokens)?;
-        let from = a.layers[layer].attention.kv_from;
+        let from = a.layers[layer].kv_from();
         if let Some(own) = from.and_then(|from| passed.get(&from)) {
             beside.keys_values = Some(<[Tensor<D>; 2]>::clone(own));
         }

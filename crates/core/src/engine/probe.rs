@@ -78,8 +78,8 @@ pub(crate) fn generation(
     let written = text.tokens(model, 1)?;
     let at_once = settings.batch.min(settings.tokens.div_ceil(settings.sequence_length));
     let a = &model.architecture;
-    let own = a.layers.iter().filter(|layer| layer.attention.kv_from.is_none());
-    let keys: usize = own.map(|layer| layer.attention.key_width()).sum();
+    let own = a.attentions().filter(|attention| attention.kv_from.is_none());
+    let keys: usize = own.map(|attention| attention.key_width()).sum();
     let token_bytes = 2 * keys * size_of::<f32>();
     let growth = (at_once * (settings.sequence_length - few.sequence_length) * token_bytes) as u64;
     let probe = Probe {

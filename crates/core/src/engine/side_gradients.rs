@@ -51,7 +51,7 @@ impl<D: Device> SideGradients<D> {
         let mut found =
             tape.gradients(std::iter::once(x).chain(beside.tensors()), from)?.into_iter();
         let dx = found.next().flatten();
-        if let (Some(source), Some(_)) = (a.layers[layer].attention.kv_from, &beside.keys_values) {
+        if let (Some(source), Some(_)) = (a.layers[layer].kv_from(), &beside.keys_values) {
             for sum in self.keys_values.entry(source).or_default() {
                 let Some(gradient) = found.next().flatten() else { continue };
                 match sum {

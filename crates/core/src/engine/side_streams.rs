@@ -26,7 +26,11 @@ pub(crate) struct SideStreams {
 pub(crate) fn width(a: &Architecture) -> usize {
     let pieces = a.per_layer_input.map_or(0, |input| a.layers.len() * input.width);
     let read = (0..a.layers.len()).filter(|&layer| is_read(a, layer));
-    pieces + read.map(|layer| 2 * a.layers[layer].attention.key_width()).sum::<usize>()
+    pieces + read.map(|layer| 2 * key_width(a, layer)).sum::<usize>()
+}
+
+fn key_width(a: &Architecture, layer: usize) -> usize {
+    a.layers[layer].attention().map_or(0, |attention| attention.key_width())
 }
 
 fn at(stream: InputStream) -> usize {
@@ -51,7 +55,7 @@ impl SideStreams {
         };
         let mut keys_values = BTreeMap::new();
         for layer in (0..a.layers.len()).filter(|&layer| is_read(a, layer)) {
-            let width = 2 * tokens * a.layers[layer].attention.key_width();
+            let width = 2 * tokens * key_width(a, layer);
             keys_values.insert(layer, both(samples, width)?);
         }
         Ok(Self { samples, pieces, keys_values })
@@ -69,7 +73,7 @@ impl SideStreams {
         if let Some(pieces) = &mut self.pieces {
             values.per_layer = Some(pieces[at(stream)].read(layer * self.samples + sample, 1)?);
         }
-        let from = a.layers[layer].attention.kv_from;
+        let from = a.layers[layer].kv_from();
         if let Some(kept) = from.and_then(|from| self.keys_values.get_mut(&from)) {
             let mut k = kept[at(stream)].read(sample, 1)?;
             let v = k.split_off(k.len() / 2);
@@ -137,7 +141,9 @@ mod tests {
         };
         let mut a = sizes.decoder("llama");
         a.per_layer_input = Some(PerLayerInput { width: 2 });
-        (a.layers[2].attention.kv_from, a.layers[3].attention.kv_from) = (Some(0), Some(1));
+        for (layer, from) in [(2, 0), (3, 1)] {
+            a.layers[layer].attention_mut().expect("attention").kv_from = Some(from);
+        }
         a
     }
 
@@ -165,7 +171,7 @@ mod tests {
             let read = streams.read(&a, layer, which, sample).expect("read");
             let piece = value(layer, sample, which);
             assert_eq!(read.per_layer, Some(vec![piece; 2 * TOKENS]));
-            let from = a.layers[layer].attention.kv_from.map(|from| value(from, sample, which));
+            let from = a.layers[layer].kv_from().map(|from| value(from, sample, which));
             let want = from.map(|value| [vec![value; 4 * TOKENS], vec![-value; 4 * TOKENS]]);
             assert_eq!(read.keys_values, want, "layer {layer}");
         }

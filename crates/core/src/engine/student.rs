@@ -254,7 +254,7 @@ impl<D: Device> LayerPass<'_, D> {
                 Some(sides) => sides.uploaded(device, *tokens)?,
                 None => SideInputs::default(),
             };
-            let from = architecture.layers[weights.layer].attention.kv_from;
+            let from = architecture.layers[weights.layer].kv_from();
             if let Some(own) = from.and_then(|from| passed.get(&from)) {
                 beside.keys_values = Some(<[Values<D>; 2]>::clone(own));
             }

@@ -50,7 +50,7 @@ impl<D: Device> Sides<D> {
 
     /// Those of a layer, of which all that it reads was kept.
     pub fn of(&self, architecture: &Architecture, layer: usize) -> SideInputs<D> {
-        let from = architecture.layers[layer].attention.kv_from;
+        let from = architecture.layers[layer].kv_from();
         SideInputs {
             keys_values: from.and_then(|from| self.kept.get(&from).cloned()),
             per_layer: self.pieces.get(layer).cloned(),
@@ -70,7 +70,7 @@ impl<D: Device> Sides<D> {
 
 /// Whether a later layer reads the keys and values of this one.
 pub(crate) fn is_read(architecture: &Architecture, layer: usize) -> bool {
-    architecture.layers.iter().any(|later| later.attention.kv_from == Some(layer))
+    architecture.layers.iter().any(|later| later.kv_from() == Some(layer))
 }
 
 /// [`SideInputs`] of one sequence, on the host.

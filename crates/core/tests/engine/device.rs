@@ -62,8 +62,8 @@ fn model_of(layers: usize) -> Model {
         max_positions: 64,
     };
     let mut architecture: Architecture = sizes.decoder("llama");
-    architecture.layers[0].attention.qkv_bias = true;
-    architecture.layers[1].attention.qk_norm = Some(QkNorm::Head);
+    architecture.layers[0].attention_mut().expect("attention").qkv_bias = true;
+    architecture.layers[1].attention_mut().expect("attention").qk_norm = Some(QkNorm::Head);
     let routing = Routing {
         score: Score::Softmax,
         bias: false,
@@ -233,7 +233,7 @@ fn layer<D: Device<Number = f32>>(device: &D) -> (Vec<u64>, Finished) {
     };
     let mut student = Student::new(config, 1, device).expect("a student");
     let ropes = model.architecture.layers.iter();
-    let rope = |layer: &Layer| Arc::new(layer.attention.rope_table(TOKENS));
+    let rope = |layer: &Layer| Arc::new(layer.attention().expect("attention").rope_table(TOKENS));
     let context = Context {
         device: device.clone(),
         architecture: Arc::new(model.architecture.clone()),

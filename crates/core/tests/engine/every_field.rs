@@ -53,12 +53,12 @@ fn around() -> Architecture {
     (a.embed_scale, a.norm.offset, a.logit_softcap) = (2.5, 1.0, Some(1.5));
     for layer in &mut a.layers {
         layer.norms = NormPlaces::AROUND;
-        layer.attention.qk_norm = Some(QkNorm::Head);
-        layer.attention.scale = Some(0.7);
-        layer.attention.softcap = Some(0.9);
+        layer.attention_mut().expect("attention").qk_norm = Some(QkNorm::Head);
+        layer.attention_mut().expect("attention").scale = Some(0.7);
+        layer.attention_mut().expect("attention").softcap = Some(0.9);
         dense(layer).activation = Activation::GeluTanh;
     }
-    a.layers[0].attention.window = Some(3);
+    a.layers[0].attention_mut().expect("attention").window = Some(3);
     a
 }
 
@@ -67,10 +67,10 @@ fn after() -> Architecture {
     (a.logit_scale, a.tied_head) = (0.4, false);
     for layer in &mut a.layers {
         layer.norms = NormPlaces::POST;
-        layer.attention.qk_norm = Some(QkNorm::Whole);
+        layer.attention_mut().expect("attention").qk_norm = Some(QkNorm::Whole);
         layer.residual_scale = 0.6;
     }
-    a.layers[1].attention.rope = None;
+    a.layers[1].attention_mut().expect("attention").rope = None;
     a
 }
 
@@ -81,7 +81,7 @@ fn parallel(shared: bool) -> Architecture {
         layer.parallel = true;
         layer.norms.pre_feed_forward = !shared;
         layer.residual_scale = if shared { 1.0 } else { 0.8 };
-        let attention = &mut layer.attention;
+        let attention = layer.attention_mut().expect("attention");
         attention.qk_norm = Some(QkNorm::PerHead);
         (attention.qkv_bias, attention.o_bias) = (true, true);
         attention.rope =
@@ -112,11 +112,14 @@ fn sinks() -> Architecture {
         scale: 1.0,
     };
     for layer in &mut a.layers {
-        layer.attention.sinks = true;
-        (layer.attention.qkv_bias, layer.attention.o_bias) = (true, true);
+        layer.attention_mut().expect("attention").sinks = true;
+        (
+            layer.attention_mut().expect("attention").qkv_bias,
+            layer.attention_mut().expect("attention").o_bias,
+        ) = (true, true);
         layer.feed_forward = FeedForward::Experts(experts(expert, routing));
     }
-    a.layers[0].attention.window = Some(4);
+    a.layers[0].attention_mut().expect("attention").window = Some(4);
     let scaling = RopeScaling::Yarn(YarnScaling {
         factor: 4.0,
         original: 16,
@@ -125,7 +128,8 @@ fn sinks() -> Architecture {
         truncate: false,
         magnitude: YarnScaling::usual_magnitude(4.0),
     });
-    a.layers[1].attention.rope = Some(Rope { scaling: Some(scaling), ..Rope::plain(100.0, 8) });
+    a.layers[1].attention_mut().expect("attention").rope =
+        Some(Rope { scaling: Some(scaling), ..Rope::plain(100.0, 8) });
     a
 }
 
@@ -157,13 +161,13 @@ fn per_layer() -> Architecture {
     for layer in &mut a.layers {
         layer.norms = NormPlaces::AROUND;
         layer.output_scale = true;
-        layer.attention.v_norm = true;
-        layer.attention.qk_norm = Some(QkNorm::Head);
-        layer.attention.scale = Some(1.0);
-        layer.attention.temper = Some(Temper { beta: 0.3, length: 3 });
+        layer.attention_mut().expect("attention").v_norm = true;
+        layer.attention_mut().expect("attention").qk_norm = Some(QkNorm::Head);
+        layer.attention_mut().expect("attention").scale = Some(1.0);
+        layer.attention_mut().expect("attention").temper = Some(Temper { beta: 0.3, length: 3 });
     }
-    a.layers[2].attention.kv_from = Some(1);
-    a.layers[3].attention.kv_from = Some(1);
+    a.layers[2].attention_mut().expect("attention").kv_from = Some(1);
+    a.layers[3].attention_mut().expect("attention").kv_from = Some(1);
     dense(&mut a.layers[3]).intermediate_size = 48;
     a
 }
@@ -171,7 +175,7 @@ fn per_layer() -> Architecture {
 fn sub_norms() -> Architecture {
     let mut a = plain(2);
     for layer in &mut a.layers {
-        layer.attention.sub_norm = true;
+        layer.attention_mut().expect("attention").sub_norm = true;
         let dense = dense(layer);
         (dense.sub_norm, dense.activation) = (true, Activation::SquaredRelu);
     }

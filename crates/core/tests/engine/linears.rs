@@ -150,8 +150,10 @@ fn read_by_linears(model: &Model) -> Vec<Vec<f32>> {
     let text = Text::read(Some(&assets("demo-train.txt")), None, 0).expect("read").expect("a text");
     let tokens = text.sequences(&DEMO, SAMPLES, TOKENS).expect("tokens");
     let weights = teacher(&device, model, 0).expect("weights");
-    let ropes =
-        architecture.layers.iter().map(|layer| Arc::new(layer.attention.rope_table(TOKENS)));
+    let ropes = architecture
+        .layers
+        .iter()
+        .map(|layer| Arc::new(layer.attention().expect("attention").rope_table(TOKENS)));
     let context = Context {
         device: device.clone(),
         ropes: ropes.collect(),

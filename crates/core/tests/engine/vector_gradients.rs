@@ -36,9 +36,9 @@ fn architecture() -> Architecture {
         max_positions: 64,
     };
     let mut architecture = sizes.decoder("llama");
-    architecture.layers[0].attention.qkv_bias = true;
-    architecture.layers[0].attention.qk_norm = Some(QkNorm::Head);
-    architecture.layers[1].attention.qkv_bias = true;
+    architecture.layers[0].attention_mut().expect("attention").qkv_bias = true;
+    architecture.layers[0].attention_mut().expect("attention").qk_norm = Some(QkNorm::Head);
+    architecture.layers[1].attention_mut().expect("attention").qkv_bias = true;
     architecture
 }
 

@@ -1,7 +1,8 @@
 //! The fields of a family's files, each declared once: the same line of a family reads its value
 //! from config.json or from GGUF metadata into the graph, and writes it back.
 
-use super::graph::{Activation, Architecture, Attention, Experts, FeedForward, Layer};
+use super::graph::{Activation, Architecture, Experts, FeedForward, Layer};
+use super::mixer::Attention;
 use super::rope::Rope;
 use crate::error::{Error, Result};
 
@@ -148,10 +149,15 @@ pub fn of_attention(
     graph: &mut Architecture,
     field: impl Fn(&mut Attention) -> &mut Option<f64>,
 ) -> Result<()> {
-    let mut value = graph.layers.first_mut().and_then(|layer| *field(&mut layer.attention));
+    let mut value = graph.attentions_mut().next().and_then(|a| *field(a));
     io.number(key, &mut value)?;
-    graph.layers.iter_mut().for_each(|layer| *field(&mut layer.attention) = value);
+    graph.attentions_mut().for_each(|a| *field(a) = value);
     Ok(())
+}
+
+/// Changes the attention of every layer that has one.
+pub fn each_attention(graph: &mut Architecture, change: impl FnMut(&mut Attention)) {
+    graph.attentions_mut().for_each(change);
 }
 
 /// Changes every layer.
@@ -184,7 +190,7 @@ pub fn windows(
     graph: &mut Architecture,
     implied: Sliding,
 ) -> Result<Vec<bool>> {
-    let mut window = graph.layers.iter().find_map(|layer| layer.attention.window);
+    let mut window = graph.attentions().find_map(|a| a.window);
     io.size(&SLIDING_WINDOW, &mut window)?;
     let slides = |layer: usize| match implied {
         Sliding::All => true,
@@ -193,7 +199,7 @@ pub fn windows(
     let usual: Vec<bool> = (0..graph.layers.len()).map(slides).collect();
     let mut sliding = usual.clone();
     if !io.reads() {
-        sliding = graph.layers.iter().map(|layer| layer.attention.window.is_some()).collect();
+        sliding = graph.attentions().map(|a| a.window.is_some()).collect();
     }
     match implied {
         Sliding::All if !io.reads() && window.is_some() && sliding != usual => {
@@ -207,15 +213,15 @@ pub fn windows(
         }
         Sliding::ButEveryStored(_) => io.sliding_layers(&mut sliding, true)?,
     }
-    for (layer, &slides) in graph.layers.iter_mut().zip(&sliding) {
-        layer.attention.window = window.filter(|_| slides);
+    for (a, &slides) in graph.attentions_mut().zip(&sliding) {
+        a.window = window.filter(|_| slides);
     }
     Ok(sliding)
 }
 
 /// Refuses a GGUF file without a window where readers of the family need one.
 pub fn needs_window(io: &dyn Fields, graph: &Architecture) -> Result<()> {
-    let none = graph.layers.iter().all(|layer| layer.attention.window.is_none());
+    let none = graph.attentions().all(|a| a.window.is_none());
     match none && !io.reads() && io.form() == Form::Gguf {
         true => Err(io.refuse(&SLIDING_WINDOW, "readers of GGUF files need one".into())),
         false => Ok(()),
@@ -230,14 +236,14 @@ pub fn sliding_rope(
     usual: impl Fn(&Rope) -> Rope,
 ) -> Result<()> {
     let mut rope = if io.reads() {
-        graph.layers.first().and_then(|layer| layer.attention.rope.as_ref()).map(usual)
+        graph.attentions().next().and_then(|a| a.rope.as_ref()).map(usual)
     } else {
-        let of = graph.layers.iter().zip(sliding).find(|(_, slides)| **slides);
-        of.and_then(|(layer, _)| layer.attention.rope.clone())
+        let of = graph.attentions().zip(sliding).find(|(_, slides)| **slides);
+        of.and_then(|(a, _)| a.rope.clone())
     };
     io.sliding_rope(&mut rope)?;
-    for (layer, _) in graph.layers.iter_mut().zip(sliding).filter(|(_, slides)| **slides) {
-        layer.attention.rope = rope.clone();
+    for (a, _) in graph.attentions_mut().zip(sliding).filter(|(_, slides)| **slides) {
+        a.rope = rope.clone();
     }
     Ok(())
 }
@@ -246,13 +252,13 @@ pub fn sliding_rope(
 /// width of a head, or in the largest model of a family, which they know by its number of layers,
 /// the hidden size over the heads. No other value is written.
 pub fn query_scalar(io: &mut dyn Fields, graph: &mut Architecture, largest: usize) -> Result<()> {
-    let Some(first) = graph.layers.first() else { return Ok(()) };
-    let width = first.attention.head_dim as f64;
+    let Some(first) = graph.attentions().next() else { return Ok(()) };
+    let width = first.head_dim as f64;
     let implied = match graph.layers.len() == largest {
-        true => (graph.hidden_size / first.attention.heads) as f64,
+        true => (graph.hidden_size / first.heads) as f64,
         false => width,
     };
-    let mut scalar = match first.attention.scale {
+    let mut scalar = match first.scale {
         Some(scale) if !io.reads() => (1.0 / (scale * scale)).round(),
         None if !io.reads() => width,
         _ if io.form() == Form::Gguf => implied,
@@ -271,7 +277,7 @@ pub fn query_scalar(io: &mut dyn Fields, graph: &mut Architecture, largest: usiz
         return Err(io.refuse(&QUERY_SCALAR, format!("it is {scalar}, which is not above 0")));
     }
     let scale = (scalar != width).then(|| 1.0 / scalar.sqrt());
-    each(graph, |layer| layer.attention.scale = scale);
+    each_attention(graph, |a| a.scale = scale);
     Ok(())
 }
 
@@ -286,7 +292,7 @@ pub fn rope_layers(io: &mut dyn Fields, graph: &mut Architecture, every: usize) 
     }
     let mut turning = interval.map(all_but);
     if !io.reads() {
-        turning = Some(graph.layers.iter().map(|l| l.attention.rope.is_some()).collect());
+        turning = Some(graph.attentions().map(|a| a.rope.is_some()).collect());
     }
     io.flags(&ROPE_LAYERS, &mut turning)?;
     let turning = turning.unwrap_or(usual.clone());
@@ -295,8 +301,8 @@ pub fn rope_layers(io: &mut dyn Fields, graph: &mut Architecture, every: usize) 
             format!("readers of GGUF files leave out the rotation of every {every}th layer");
         return Err(io.refuse(&ROPE_LAYERS, reason));
     }
-    for (layer, turns) in graph.layers.iter_mut().zip(turning) {
-        layer.attention.rope = layer.attention.rope.take().filter(|_| turns);
+    for (a, turns) in graph.attentions_mut().zip(turning) {
+        a.rope = a.rope.take().filter(|_| turns);
     }
     Ok(())
 }

@@ -1,16 +1,15 @@
 //! What a decoder is: the embedding, layers of attention and feed-forward, the final norm, the
 //! head. A field belongs here if runtime and trainer compute it.
 //!
-//! Each layer computes `h = x + r post(O attend(Q n, K n, V n))` with `n = norm(x)`, then `y = h +
-//! r post(Down (act(Gate m) * Up m))` with `m = norm(h)`, r being the residual scale. Which norms
-//! there are, what queries and keys go through, which positions are seen, and whether experts share
-//! the second half, are fields. Each capital is a linear, its bias added after the product where it
+//! Each layer computes `h = x + r post(mix(n))` with `n = norm(x)`, then `y = h + r post(Down
+//! (act(Gate m) * Up m))` with `m = norm(h)`, r being the residual scale. In most layers the mixer is
+//! attention, `O attend(Q n, K n, V n)`. Which norms there are, what queries and keys go through,
+//! which positions are seen, and whether experts share the second half, are fields. Each capital is a linear, its bias added after the product where it
 //! has one.
 
-use super::rope::Rope;
+use super::mixer::{Attention, Mixer};
 use super::sites::{ActivationSite, Fold, Producer};
 use super::tensors::{Linear, Norm, Parameter};
-use halfstep_kernels::ops::rope::{RopePairs, RopeTable};
 
 /// A decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,11 +69,11 @@ pub struct PerLayerInput {
     pub width: usize,
 }
 
-/// A transformer layer: attention, then feed-forward, with a residual connection around both.
+/// A layer: a mixer, then a feed-forward, with a residual connection around both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
-    /// The attention of the layer.
-    pub attention: Attention,
+    /// The first half: what mixes rows of different positions.
+    pub mixer: Mixer,
     /// The feed-forward of the layer.
     pub feed_forward: FeedForward,
     /// Which norms stand around both.
@@ -98,61 +97,6 @@ pub struct NormPlaces {
     pub pre_feed_forward: bool,
     /// Of what the feed-forward gives, before it is added.
     pub post_feed_forward: bool,
-}
-
-/// Causal attention; each key/value head serves `heads / kv_heads` query heads.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attention {
-    /// H: number of query heads, a multiple of `kv_heads`.
-    pub heads: usize,
-    /// K: number of key/value heads.
-    pub kv_heads: usize,
-    /// D: elements of each head, an even number.
-    pub head_dim: usize,
-    /// Whether queries, keys and values have a bias.
-    pub qkv_bias: bool,
-    /// Whether the output has a bias.
-    pub o_bias: bool,
-    /// The norm of queries and keys before they are rotated.
-    pub qk_norm: Option<QkNorm>,
-    /// Whether the values of each head are normalised, without a weight.
-    pub v_norm: bool,
-    /// The rotation of queries and keys by their position; None: they have no positions.
-    pub rope: Option<Rope>,
-    /// What scores are multiplied by; None: `1 / sqrt(head_dim)`.
-    pub scale: Option<f64>,
-    /// c of `c tanh(scores / c)`, applied after the scale.
-    pub softcap: Option<f64>,
-    /// Number of positions that a query sees, its own included; None: all before it.
-    pub window: Option<usize>,
-    /// Whether one more learned score of each head joins the softmax and is dropped after it.
-    pub sinks: bool,
-    /// What queries are multiplied by at later positions.
-    pub temper: Option<Temper>,
-    /// Whether what the heads give is normalised before the output linear.
-    pub sub_norm: bool,
-    /// An earlier layer whose keys and values are read; None: this layer has its own.
-    pub kv_from: Option<usize>,
-}
-
-/// What queries and keys are normalised over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QkNorm {
-    /// Each head by itself; all share one weight `[head_dim]`.
-    Head,
-    /// All heads together, weight `[heads * head_dim]`.
-    Whole,
-    /// Each head by itself in the way of layer norms, weight `[heads, head_dim]`.
-    PerHead,
-}
-
-/// A factor on the query of position p: `1 + beta ln(1 + floor(p / length))`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Temper {
-    /// What the logarithm is multiplied by.
-    pub beta: f64,
-    /// Positions after which the factor grows.
-    pub length: usize,
 }
 
 /// The second half of a layer.
@@ -256,17 +200,22 @@ pub struct LinearSpec {
 }
 
 impl Architecture {
+    /// The attentions of the layers that have one.
+    pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
+        self.layers.iter().filter_map(Layer::attention)
+    }
+
+    /// The same, to be changed.
+    pub fn attentions_mut(&mut self) -> impl Iterator<Item = &mut Attention> {
+        self.layers.iter_mut().filter_map(Layer::attention_mut)
+    }
+
     /// Linears of a layer in the order of the forward.
     pub fn linears(&self, layer: usize) -> Vec<LinearSpec> {
-        let Layer { attention: a, feed_forward, .. } = &self.layers[layer];
-        let (d, q, kv) = (self.hidden_size, a.query_width(), a.key_width());
+        let Layer { mixer, feed_forward, .. } = &self.layers[layer];
+        let d = self.hidden_size;
         let linear = |kind, shape, bias| LinearSpec { kind, shape, bias };
-        let mut linears = vec![linear(Linear::Q, [q, d], a.qkv_bias)];
-        if a.kv_from.is_none() {
-            linears.push(linear(Linear::K, [kv, d], a.qkv_bias));
-            linears.push(linear(Linear::V, [kv, d], a.qkv_bias));
-        }
-        linears.push(linear(Linear::O, [d, q], a.o_bias));
+        let mut linears = mixer.linears(d);
         let mut dense = |dense: &Dense, [gate, up, down]: [Linear; 3]| {
             let f = dense.intermediate_size;
             if dense.gated {
@@ -295,26 +244,17 @@ impl Architecture {
 
     /// Norms of a layer with the shapes of their weights, in the order of the forward.
     pub fn norms(&self, layer: usize) -> Vec<(Norm, Vec<usize>)> {
-        let (d, Layer { attention: a, norms: places, .. }) =
-            (self.hidden_size, &self.layers[layer]);
-        let own = a.kv_from.is_none();
+        let (d, Layer { mixer, norms: places, .. }) = (self.hidden_size, &self.layers[layer]);
         let mut norms = vec![];
+        if places.pre_attention {
+            norms.push((Norm::Attention, vec![d]));
+        }
+        norms.extend(mixer.norms());
         let mut add = |there: bool, norm: Norm, shape: &[usize]| {
             if there {
                 norms.push((norm, shape.to_vec()));
             }
         };
-        add(places.pre_attention, Norm::Attention, &[d]);
-        if let Some(kind) = a.qk_norm {
-            let shape = |heads: usize| match kind {
-                QkNorm::Head => vec![a.head_dim],
-                QkNorm::Whole => vec![heads * a.head_dim],
-                QkNorm::PerHead => vec![heads, a.head_dim],
-            };
-            add(true, Norm::Query, &shape(a.heads));
-            add(own, Norm::Key, &shape(a.kv_heads));
-        }
-        add(a.sub_norm, Norm::AttentionOutput, &[a.query_width()]);
         add(places.post_attention, Norm::PostAttention, &[d]);
         add(places.pre_feed_forward, Norm::FeedForward, &[d]);
         if let FeedForward::Dense(dense) = &self.layers[layer].feed_forward {
@@ -328,10 +268,7 @@ impl Architecture {
     /// Other tensors of a layer, none of which is ever quantized, with their shapes.
     pub fn parameters_of(&self, layer: usize) -> Vec<(Parameter, Vec<usize>)> {
         let (d, layer) = (self.hidden_size, &self.layers[layer]);
-        let mut parameters = vec![];
-        if layer.attention.sinks {
-            parameters.push((Parameter::Sinks, vec![layer.attention.heads]));
-        }
+        let mut parameters = layer.mixer.parameters(d);
         if let FeedForward::Experts(experts) = &layer.feed_forward {
             parameters.push((Parameter::Router, vec![experts.count, d]));
             if experts.routing.bias {
@@ -359,7 +296,7 @@ impl Architecture {
                 sites.push(site);
             }
         }
-        if self.layers[layer].attention.kv_from.is_none() {
+        if self.layers[layer].attention().is_some_and(|a| a.kv_from.is_none()) {
             sites.extend([ActivationSite::KCache, ActivationSite::VCache]);
         }
         sites
@@ -367,19 +304,33 @@ impl Architecture {
 }
 
 impl Layer {
+    /// The attention, if the mixer is one.
+    pub fn attention(&self) -> Option<&Attention> {
+        if let Mixer::Attention(attention) = &self.mixer { Some(attention) } else { None }
+    }
+
+    /// The same, to be changed.
+    pub fn attention_mut(&mut self) -> Option<&mut Attention> {
+        if let Mixer::Attention(attention) = &mut self.mixer { Some(attention) } else { None }
+    }
+
+    /// An earlier layer whose keys and values the attention reads.
+    pub fn kv_from(&self) -> Option<usize> {
+        self.attention().and_then(|attention| attention.kv_from)
+    }
+
     /// The sites that can be folded, in the order of the forward.
     pub fn folds(&self) -> Vec<Fold> {
         let fold = |site, producer| Fold { site, producer };
         let mut folds = vec![];
         // What a parallel layer's norm gives, the feed-forward reads too.
         let shared = self.parallel && !self.norms.pre_feed_forward;
-        if self.norms.pre_attention && !shared {
+        // The gates of a delta rule, which are in float, read what the norm gives too.
+        let alone = !matches!(self.mixer, Mixer::DeltaRule(_));
+        if self.norms.pre_attention && !shared && alone {
             folds.push(fold(ActivationSite::AttnIn, Producer::Norm(Norm::Attention)));
         }
-        let a = &self.attention;
-        // A row of v that several query heads read would need one factor for all of them, and a
-        // norm between would undo the factors.
-        if a.heads == a.kv_heads && !a.v_norm && !a.sub_norm && a.kv_from.is_none() {
+        if self.attention().is_some_and(Attention::scales_with_values) {
             folds.push(fold(ActivationSite::OIn, Producer::Linear(Linear::V)));
         }
         if let FeedForward::Dense(dense) = &self.feed_forward {
@@ -430,31 +381,6 @@ impl FeedForward {
     /// Its experts, if it has some.
     pub fn experts(&self) -> Option<&Experts> {
         if let FeedForward::Experts(experts) = self { Some(experts) } else { None }
-    }
-}
-
-impl Attention {
-    /// Width of all queries of a row.
-    pub fn query_width(&self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    /// Width of all keys of a row, and of all values.
-    pub fn key_width(&self) -> usize {
-        self.kv_heads * self.head_dim
-    }
-
-    /// The angles of the rotation for sequences of up to `length` tokens; none turns without one.
-    pub fn rope_table(&self, length: usize) -> RopeTable {
-        match &self.rope {
-            Some(rope) => rope.table(self.head_dim, length),
-            None => RopeTable {
-                head_dim: self.head_dim,
-                pairs: RopePairs::Half,
-                factor: 1.0,
-                inverse_frequencies: vec![],
-            },
-        }
     }
 }
 

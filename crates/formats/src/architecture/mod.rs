@@ -6,6 +6,7 @@ mod arch;
 pub mod family;
 pub mod fields;
 mod graph;
+mod mixer;
 pub(crate) mod refused;
 mod rope;
 mod sites;
@@ -15,9 +16,10 @@ mod tensors;
 
 pub use family::Family;
 pub use graph::{
-    Activation, Architecture, Attention, Dense, Experts, FeedForward, Layer, LinearSpec, NormKind,
-    NormPlaces, Normalization, PerLayerInput, QkNorm, Routing, Score, Temper,
+    Activation, Architecture, Dense, Experts, FeedForward, Layer, LinearSpec, NormKind, NormPlaces,
+    Normalization, PerLayerInput, Routing, Score,
 };
+pub use mixer::{Attention, Convolution, Decay, DeltaRule, HeadOrder, Mixer, QkNorm, Temper};
 pub use rope::{LongScaling, Rope, RopeScaling, YarnScaling};
 pub use sites::{ActivationSite, Fold, Producer};
 pub use sizes::Sizes;

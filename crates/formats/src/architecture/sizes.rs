@@ -2,7 +2,8 @@
 
 use super::family;
 use super::fields::Form;
-use super::graph::{Architecture, Attention, Dense, FeedForward, Layer, NormPlaces, Normalization};
+use super::graph::{Architecture, Dense, FeedForward, Layer, NormPlaces, Normalization};
+use super::mixer::{Attention, Mixer};
 use super::rope::{Rope, RopeScaling};
 use crate::error::{Error, Result};
 
@@ -48,7 +49,7 @@ impl Sizes {
             ..Rope::plain(self.rope_theta, self.head_dim)
         };
         let layer = Layer {
-            attention: Attention {
+            mixer: Mixer::Attention(Attention {
                 heads: self.heads,
                 kv_heads: self.kv_heads,
                 head_dim: self.head_dim,
@@ -64,7 +65,8 @@ impl Sizes {
                 temper: None,
                 sub_norm: false,
                 kv_from: None,
-            },
+                gate: false,
+            }),
             feed_forward: FeedForward::Dense(Dense {
                 activation: family.activation(),
                 ..Dense::swiglu(self.intermediate_size)
@@ -99,8 +101,9 @@ impl Architecture {
     /// The sizes, those of a layer taken from the first one.
     pub fn sizes(&self) -> Sizes {
         let first = self.layers.first();
-        let of = |size: fn(&Attention) -> usize| first.map_or(0, |l| size(&l.attention));
-        let ropes = self.layers.iter().filter_map(|layer| layer.attention.rope.clone());
+        let attention = self.attentions().next();
+        let of = |size: fn(&Attention) -> usize| attention.map_or(0, size);
+        let ropes = self.attentions().filter_map(|a| a.rope.clone());
         let rope = ropes.into_iter().next().unwrap_or_else(|| Rope::plain(1.0, 2));
         Sizes {
             vocab_size: self.vocab_size,
@@ -162,26 +165,28 @@ impl Architecture {
         if let Some(last) = graph.layers.last().cloned() {
             graph.layers.resize(sizes.layers, last);
         }
-        for Layer { attention: a, feed_forward, .. } in &mut graph.layers {
+        for Layer { mixer, feed_forward, .. } in &mut graph.layers {
             let set = |value: &mut usize, [old, new]: [usize; 2]| {
                 if old != new {
                     *value = new;
                 }
             };
-            set(&mut a.heads, [old.heads, sizes.heads]);
-            set(&mut a.kv_heads, [old.kv_heads, sizes.kv_heads]);
-            if old.head_dim != sizes.head_dim {
+            if let Mixer::Attention(a) = mixer {
+                set(&mut a.heads, [old.heads, sizes.heads]);
+                set(&mut a.kv_heads, [old.kv_heads, sizes.kv_heads]);
+                if old.head_dim != sizes.head_dim {
+                    if let Some(rope) = &mut a.rope {
+                        rope.turned = sizes.head_dim * rope.turned / a.head_dim;
+                    }
+                    a.head_dim = sizes.head_dim;
+                }
                 if let Some(rope) = &mut a.rope {
-                    rope.turned = sizes.head_dim * rope.turned / a.head_dim;
-                }
-                a.head_dim = sizes.head_dim;
-            }
-            if let Some(rope) = &mut a.rope {
-                if old.rope_theta != sizes.rope_theta {
-                    rope.theta = sizes.rope_theta;
-                }
-                if old.rope_scaling != sizes.rope_scaling {
-                    rope.scaling = sizes.rope_scaling.clone();
+                    if old.rope_theta != sizes.rope_theta {
+                        rope.theta = sizes.rope_theta;
+                    }
+                    if old.rope_scaling != sizes.rope_scaling {
+                        rope.scaling = sizes.rope_scaling.clone();
+                    }
                 }
             }
             let dense = match feed_forward {

@@ -57,11 +57,11 @@ pub fn stored(architecture: &Architecture, form: Form) -> Vec<Stored> {
 /// Tensors that files may hold and nothing reads: keys and values of layers that read those of
 /// others.
 pub fn unread(architecture: &Architecture, form: Form) -> Vec<String> {
-    if architecture.layers.iter().all(|layer| layer.attention.kv_from.is_none()) {
+    if architecture.attentions().all(|a| a.kv_from.is_none()) {
         return vec![];
     }
     let mut all = architecture.clone();
-    all.layers.iter_mut().for_each(|layer| layer.attention.kv_from = None);
+    all.attentions_mut().for_each(|a| a.kv_from = None);
     let names = |graph: &Architecture| stored(graph, form).into_iter().map(|stored| stored.name);
     let read: HashSet<String> = names(architecture).collect();
     names(&all).filter(|name| !read.contains(name)).collect()
@@ -122,7 +122,7 @@ fn rows_of(
     tensor: &TensorSpec,
     form: Form,
 ) -> Rows {
-    let attention = tensor.layer.map(|layer| &architecture.layers[layer].attention);
+    let attention = tensor.layer.and_then(|layer| architecture.layers[layer].attention());
     let Some(attention) = attention.filter(|_| form == Form::Gguf && family.interleaves_rows())
     else {
         return Rows::All;
@@ -174,7 +174,10 @@ fn gguf_name(family: &dyn Family, tensor: &TensorSpec) -> String {
     let in_layer = |ours: &str, name: &str, part: &str| {
         let own = family.gguf_parts().iter().find(|(inside, _)| *inside == ours);
         let name = own.map_or(name, |(_, theirs)| theirs);
-        format!("blk.{}.{name}.{part}", tensor.layer.unwrap_or_default())
+        {
+            let dot = if part.is_empty() { "" } else { "." };
+            format!("blk.{}.{name}{dot}{part}", tensor.layer.unwrap_or_default())
+        }
     };
     match tensor.role {
         Role::Embedding => EMBEDDING_GGUF.into(),
@@ -202,6 +205,7 @@ const fn norm_gguf(norm: Norm) -> &'static str {
         Norm::Query => "attn_q_norm",
         Norm::Key => "attn_k_norm",
         Norm::AttentionOutput => "attn_sub_norm",
+        Norm::Delta => "ssm_norm",
         Norm::PostAttention => "post_attention_norm",
         Norm::DownInput => "ffn_sub_norm",
         Norm::PostFeedForward => "post_ffw_norm",
@@ -215,6 +219,11 @@ const fn linear_gguf(linear: Linear) -> &'static str {
         Linear::K => "attn_k",
         Linear::V => "attn_v",
         Linear::O => "attn_output",
+        Linear::DeltaQkv => "attn_qkv",
+        Linear::DeltaGate => "attn_gate",
+        Linear::DeltaOut => "ssm_out",
+        Linear::ConvolutionIn => "shortconv.in_proj",
+        Linear::ConvolutionOut => "shortconv.out_proj",
         Linear::Gate => "ffn_gate",
         Linear::Up => "ffn_up",
         Linear::Down => "ffn_down",
@@ -233,6 +242,12 @@ const fn linear_gguf(linear: Linear) -> &'static str {
 const fn parameter_gguf(parameter: Parameter) -> (&'static str, &'static str) {
     match parameter {
         Parameter::Sinks => ("attn_sinks", "weight"),
+        Parameter::DeltaKernel => ("ssm_conv1d", "weight"),
+        Parameter::DeltaWrite => ("ssm_beta", "weight"),
+        Parameter::DeltaDecay => ("ssm_alpha", "weight"),
+        Parameter::DeltaDecayBias => ("ssm_dt", "bias"),
+        Parameter::DeltaRate => ("ssm_a", ""),
+        Parameter::ConvolutionKernel => ("shortconv.conv", "weight"),
         Parameter::Router => ("ffn_gate_inp", "weight"),
         Parameter::RouterBias => ("ffn_gate_inp", "bias"),
         Parameter::ChoiceBias => ("exp_probs_b", "bias"),

@@ -31,6 +31,16 @@ pub enum Linear {
     V,
     /// Output of the attention, `[hidden_size, H D]`.
     O,
+    /// Queries, keys and values of a delta rule before its convolution.
+    DeltaQkv,
+    /// What the output of a delta rule is gated by.
+    DeltaGate,
+    /// Output of a delta rule.
+    DeltaOut,
+    /// The three inputs of a convolution, `[3 hidden_size, hidden_size]`.
+    ConvolutionIn,
+    /// Output of a convolution, `[hidden_size, hidden_size]`.
+    ConvolutionOut,
     /// Gate of the feed-forward, `[F, hidden_size]`.
     Gate,
     /// What the gate is multiplied with, `[F, hidden_size]`.
@@ -68,6 +78,9 @@ pub enum Norm {
     Key,
     /// What the heads give, before the output linear.
     AttentionOutput,
+    /// What each head of a delta rule gives, before it is gated: always divided by the root of the
+    /// mean square, its weight whole in all files.
+    Delta,
     /// What the attention gives, before it is added.
     PostAttention,
     /// The input of down.
@@ -83,6 +96,19 @@ pub enum Norm {
 pub enum Parameter {
     /// A score for each head that joins the softmax, `[H]`.
     Sinks,
+    /// What each channel of a delta rule is convolved with, `[channels, kernel]`, the last for the
+    /// token itself.
+    DeltaKernel,
+    /// How much of a value a delta rule writes, `[value heads, hidden_size]`.
+    DeltaWrite,
+    /// How fast it forgets, `[value heads, hidden_size]`.
+    DeltaDecay,
+    /// Added to the same, `[value heads]`.
+    DeltaDecayBias,
+    /// What the same is multiplied by, in the form of [`super::Decay`], `[value heads]`.
+    DeltaRate,
+    /// What each channel of a convolution is convolved with, `[hidden_size, kernel]`.
+    ConvolutionKernel,
     /// The scores of the experts, `[E, hidden_size]`.
     Router,
     /// Added to them, `[E]`.
@@ -133,7 +159,10 @@ impl Role {
 
     /// Whether it is the weight of a norm, to which the offset of norms is added.
     pub const fn is_norm(self) -> bool {
-        matches!(self, Role::FinalNorm | Role::Norm(_) | Role::PerLayerNorm)
+        match self {
+            Role::Norm(norm) => !matches!(norm, Norm::Delta),
+            role => matches!(role, Role::FinalNorm | Role::PerLayerNorm),
+        }
     }
 }
 
@@ -219,8 +248,13 @@ impl Architecture {
     /// How the norm of queries and keys, or any other one, computes: that of [`Self::norm`], but for
     /// norms of each head in the way of layer norms.
     pub fn norm_kind(&self, layer: usize, norm: Norm) -> NormKind {
-        let per_head = self.layers[layer].attention.qk_norm == Some(super::QkNorm::PerHead);
-        if norm.is_of_heads() && per_head { NormKind::Layer } else { self.norm.kind }
+        let attention = self.layers[layer].attention();
+        let per_head = attention.is_some_and(|a| a.qk_norm == Some(super::QkNorm::PerHead));
+        match norm {
+            Norm::Delta => NormKind::Rms,
+            norm if norm.is_of_heads() && per_head => NormKind::Layer,
+            _ => self.norm.kind,
+        }
     }
 }
 
@@ -231,6 +265,17 @@ impl Linear {
         [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
     /// Gate, up and down of the expert that all tokens use.
     pub const SHARED: [Linear; 3] = [Linear::SharedGate, Linear::SharedUp, Linear::SharedDown];
+
+    /// Those of other mixers and of the per-layer input.
+    const OTHERS: [Linear; 7] = [
+        Linear::DeltaQkv,
+        Linear::DeltaGate,
+        Linear::DeltaOut,
+        Linear::ConvolutionIn,
+        Linear::ConvolutionOut,
+        Linear::PerLayerGate,
+        Linear::PerLayerProjection,
+    ];
 
     /// Gate, up and down of an expert.
     pub const fn expert(expert: u16) -> [Linear; 3] {
@@ -252,6 +297,11 @@ impl Linear {
             Linear::K => "self_attn.k_proj",
             Linear::V => "self_attn.v_proj",
             Linear::O => "self_attn.o_proj",
+            Linear::DeltaQkv => "linear_attn.in_proj_qkv",
+            Linear::DeltaGate => "linear_attn.in_proj_z",
+            Linear::DeltaOut => "linear_attn.out_proj",
+            Linear::ConvolutionIn => "conv.in_proj",
+            Linear::ConvolutionOut => "conv.out_proj",
             Linear::Gate => "mlp.gate_proj",
             Linear::Up => "mlp.up_proj",
             Linear::Down => "mlp.down_proj",
@@ -273,6 +323,10 @@ impl Linear {
             Linear::K => "k_proj",
             Linear::V => "v_proj",
             Linear::O => "o_proj",
+            Linear::DeltaQkv => "in_proj_qkv",
+            Linear::DeltaGate => "in_proj_z",
+            Linear::ConvolutionIn => "in_proj",
+            Linear::DeltaOut | Linear::ConvolutionOut => "out_proj",
             Linear::Gate | Linear::ExpertGate(_) | Linear::SharedGate => "gate_proj",
             Linear::Up | Linear::ExpertUp(_) | Linear::SharedUp => "up_proj",
             Linear::Down | Linear::ExpertDown(_) | Linear::SharedDown => "down_proj",
@@ -285,7 +339,8 @@ impl Linear {
     pub const fn input(self) -> ActivationSite {
         match self {
             Linear::Q | Linear::K | Linear::V => ActivationSite::AttnIn,
-            Linear::O => ActivationSite::OIn,
+            Linear::DeltaQkv | Linear::DeltaGate | Linear::ConvolutionIn => ActivationSite::AttnIn,
+            Linear::O | Linear::DeltaOut | Linear::ConvolutionOut => ActivationSite::OIn,
             Linear::Gate | Linear::Up => ActivationSite::FfnIn,
             Linear::Down => ActivationSite::DownIn,
             Linear::ExpertGate(e) | Linear::ExpertUp(e) => ActivationSite::ExpertIn(e),
@@ -317,8 +372,7 @@ impl Linear {
                 expert.into_iter().find(|linear| linear.short_name() == part)?
             }
             None => {
-                let single = [Linear::PerLayerGate, Linear::PerLayerProjection];
-                let all = Self::USUAL.into_iter().chain(Self::SHARED).chain(single);
+                let all = Self::USUAL.into_iter().chain(Self::SHARED).chain(Self::OTHERS);
                 all.into_iter().find(|linear| linear.name() == rest)?
             }
         };
@@ -329,7 +383,8 @@ impl Linear {
     const fn place(self) -> u8 {
         match self {
             Linear::Q | Linear::K | Linear::V => 1,
-            Linear::O => 3,
+            Linear::DeltaQkv | Linear::DeltaGate | Linear::ConvolutionIn => 1,
+            Linear::O | Linear::DeltaOut | Linear::ConvolutionOut => 3,
             Linear::Gate | Linear::Up => 5,
             Linear::ExpertGate(_) | Linear::ExpertUp(_) | Linear::ExpertDown(_) => 5,
             Linear::SharedGate | Linear::SharedUp | Linear::SharedDown => 5,
@@ -348,6 +403,7 @@ impl Norm {
             Norm::Query => "self_attn.q_norm",
             Norm::Key => "self_attn.k_norm",
             Norm::AttentionOutput => "self_attn.attn_sub_norm",
+            Norm::Delta => "linear_attn.norm",
             Norm::PostAttention => "post_attention_norm",
             Norm::DownInput => "mlp.ffn_sub_norm",
             Norm::PostFeedForward => "post_feedforward_norm",
@@ -355,16 +411,16 @@ impl Norm {
         }
     }
 
-    /// Whether it is one of queries or keys, which never has a bias.
+    /// Whether it is one of single heads, which never has a bias.
     pub const fn is_of_heads(self) -> bool {
-        matches!(self, Norm::Query | Norm::Key)
+        matches!(self, Norm::Query | Norm::Key | Norm::Delta)
     }
 
     /// Where in the forward it is computed: 0 before q, 2 before o, and so on.
     const fn place(self) -> u8 {
         match self {
             Norm::Attention => 0,
-            Norm::Query | Norm::Key | Norm::AttentionOutput => 2,
+            Norm::Query | Norm::Key | Norm::AttentionOutput | Norm::Delta => 2,
             Norm::PostAttention | Norm::FeedForward => 4,
             Norm::DownInput => 6,
             Norm::PostFeedForward => 8,
@@ -388,6 +444,12 @@ impl Parameter {
     pub const fn name(self) -> &'static str {
         match self {
             Parameter::Sinks => "self_attn.sinks",
+            Parameter::DeltaKernel => "linear_attn.conv1d.weight",
+            Parameter::DeltaWrite => "linear_attn.in_proj_b.weight",
+            Parameter::DeltaDecay => "linear_attn.in_proj_a.weight",
+            Parameter::DeltaDecayBias => "linear_attn.dt_bias",
+            Parameter::DeltaRate => "linear_attn.A_log",
+            Parameter::ConvolutionKernel => "conv.conv.weight",
             Parameter::Router => "mlp.gate.weight",
             Parameter::RouterBias => "mlp.gate.bias",
             Parameter::ChoiceBias => "mlp.gate.e_score_correction_bias",

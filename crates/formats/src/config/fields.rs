@@ -60,9 +60,8 @@ impl<'a> Reader<'a> {
         }
         config.check_maths(&self.claimed)?;
         // A window that no sequence reaches is none.
-        for layer in &mut graph.layers {
-            let window = &mut layer.attention.window;
-            *window = window.filter(|_| config.uses_window());
+        for a in graph.attentions_mut() {
+            a.window = a.window.filter(|_| config.uses_window());
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ impl Writer {
     /// `rope_theta` and `rope_scaling`, or `rope_parameters` for each kind of layer.
     fn write_ropes(&mut self, architecture: &Architecture, family: &dyn family::Family) {
         let is_full = |window: Option<usize>| window.is_none() || self.sliding.is_none();
-        let attentions = || architecture.layers.iter().map(|layer| &layer.attention);
+        let attentions = || architecture.attentions();
         let full = attentions().find(|a| is_full(a.window) && a.rope.is_some());
         let any = full.or_else(|| attentions().find(|a| a.rope.is_some()));
         let Some((attention, rope)) = any.and_then(|a| Some((a, a.rope.as_ref()?))) else {
@@ -169,6 +169,6 @@ impl Fields for Writer {
 /// Whether a folder of Hugging Face can hold the rotation: factors without a formula have no
 /// spelling there.
 pub fn has_spelling(architecture: &Architecture) -> bool {
-    let ropes = architecture.layers.iter().filter_map(|layer| layer.attention.rope.as_ref());
+    let ropes = architecture.attentions().filter_map(|a| a.rope.as_ref());
     ropes.into_iter().all(|rope| !matches!(rope.scaling, Some(RopeScaling::Factors(_))))
 }

@@ -52,7 +52,7 @@ pub fn read(container: &Container) -> Result<Architecture> {
     .decoder(family.name());
     // The weights of norms are whole in GGUF.
     graph.norm.offset = 0.0;
-    graph.layers.iter_mut().for_each(|layer| layer.attention.rope = Some(rope.clone()));
+    graph.attentions_mut().for_each(|a| a.rope = Some(rope.clone()));
     for (layer, width) in graph.layers.iter_mut().zip(widths) {
         if let FeedForward::Dense(dense) = &mut layer.feed_forward {
             dense.intermediate_size = width;

@@ -228,8 +228,8 @@ pub(super) fn write(graph: &Architecture, name: &str, entries: &mut Entries) -> 
     entries.u32(&key(keys::HEAD_COUNT), a.heads)?;
     entries.u32(&key(keys::HEAD_COUNT_KV), a.kv_heads)?;
     // The layers without a window, whose width the rotation goes by.
-    let full = graph.layers.iter().find(|layer| layer.attention.window.is_none());
-    let head_dim = full.map_or(a.head_dim, |layer| layer.attention.head_dim);
+    let full = graph.attentions().find(|a| a.window.is_none());
+    let head_dim = full.map_or(a.head_dim, |full| full.head_dim);
     entries.u32(&key(keys::KEY_LENGTH), head_dim)?;
     entries.u32(&key(keys::VALUE_LENGTH), head_dim)?;
     let epsilon = match family.norm_kind() {
@@ -239,7 +239,7 @@ pub(super) fn write(graph: &Architecture, name: &str, entries: &mut Entries) -> 
     entries.f32(&key(epsilon), keys::OWN_NORM_EPSILON, a.norm_eps);
     entries.u32(&key(keys::VOCAB_SIZE), a.vocab_size)?;
     let has_own = |window: Option<usize>| window.is_none();
-    let ropes = || graph.layers.iter().map(|layer| &layer.attention).filter(|a| a.rope.is_some());
+    let ropes = || graph.attentions().filter(|a| a.rope.is_some());
     let any = ropes().find(|a| has_own(a.window)).or_else(|| ropes().next());
     if let Some((a, rope)) = any.and_then(|a| Some((a, a.rope.as_ref()?))) {
         rope::write(rope, a.head_dim, family, name, entries)?;

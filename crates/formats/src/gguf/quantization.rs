@@ -61,7 +61,7 @@ fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(
                 let what = if site.is_cache() { "cache" } else { "activations" };
                 return Err(format!("has a stored scale for its {what}, which GGUF cannot hold"));
             }
-            let head_dim = of.attention.head_dim;
+            let head_dim = of.attention().map_or(0, |a| a.head_dim);
             if site.is_cache() && spec == ActivationSpec::BLOCK_32 && !head_dim.is_multiple_of(32) {
                 return Err(format!(
                     "has a Q8_0 cache, but heads of {head_dim} are not whole blocks of 32"

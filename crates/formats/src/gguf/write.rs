@@ -157,7 +157,7 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
         }
         planned.push(of_pieces(stored, tensors, &kinds, model.architecture.norm.offset)?);
     }
-    let ropes = model.architecture.layers.iter().filter_map(|layer| layer.attention.rope.as_ref());
+    let ropes = model.architecture.attentions().filter_map(|a| a.rope.as_ref());
     let factors = ropes.map(rope::tensors).find(|factors| !factors.is_empty());
     for (name, factors) in factors.unwrap_or_default() {
         let cols = factors.len();

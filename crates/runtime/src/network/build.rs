@@ -149,7 +149,7 @@ impl Builder<'_> {
 
     fn attention(&mut self, layer: usize) -> Result<Attention> {
         let architecture = &self.model.architecture;
-        let a = &architecture.layers[layer].attention;
+        let a = architecture.layers[layer].attention().expect("attention");
         let rope = a.rope.as_ref().map(|rope| self.rotation(a.head_dim, rope));
         let own = match a.kv_from {
             None => Some(self.keys_and_values(layer)?),
@@ -169,16 +169,16 @@ impl Builder<'_> {
 
     fn keys_and_values(&self, layer: usize) -> Result<KeysAndValues> {
         let architecture = &self.model.architecture;
-        let a = &architecture.layers[layer].attention;
+        let a = architecture.layers[layer].attention().expect("attention");
         let kept = |site| -> Result<Kept> {
             let spec = self.quantization.map_or(ActivationSpec::F32, |q| q.at(layer, site));
             Ok(Kept { spec, step: self.step_of(spec, site, layer)? })
         };
-        let reads =
-            |(i, l): &(usize, &graph::Layer)| *i == layer || l.attention.kv_from == Some(layer);
+        let reads = |(i, l): &(usize, &graph::Layer)| *i == layer || l.kv_from() == Some(layer);
         let readers = architecture.layers.iter().enumerate().filter(reads);
         // None is the widest.
-        let widest = readers.map(|(_, l)| l.attention.window.unwrap_or(usize::MAX)).max();
+        let widest =
+            readers.map(|(_, l)| l.attention().and_then(|a| a.window).unwrap_or(usize::MAX)).max();
         let value_norm = NormLayer {
             kind: NormKind::Rms,
             eps: architecture.norm.eps,

@@ -8,13 +8,13 @@ use halfstep_formats::{Error as FormatError, Model};
 pub(super) fn check_graph(model: &Model) -> Result<()> {
     let a = &model.architecture;
     for (i, layer) in a.layers.iter().enumerate() {
-        let attention = &layer.attention;
+        let attention = layer.attention().expect("attention");
         let fits = |source: &Attention| {
             source.kv_from.is_none()
                 && (source.kv_heads, source.head_dim) == (attention.kv_heads, attention.head_dim)
         };
         let reason = match (attention.kv_from, layer.feed_forward.experts()) {
-            (Some(source), _) if source >= i || !fits(&a.layers[source].attention) => {
+            (Some(source), _) if source >= i || !a.layers[source].attention().is_some_and(fits) => {
                 format!("it reads keys and values of layer {source}, which has none that fit")
             }
             (_, Some(experts)) if !can_choose(experts) => {

@@ -48,7 +48,7 @@ impl Run<'_> {
 impl Workspace {
     /// Gives every buffer the width that this layer needs; nothing moves where layers are alike.
     pub fn fit(&mut self, d: usize, layer: &Layer) {
-        let (q, c) = (layer.attention.query_width(), layer.attention.key_width());
+        let (q, c) = layer.attention().map_or((0, 0), |a| (a.query_width(), a.key_width()));
         for (buffer, width) in [
             (&mut self.normed, d),
             (&mut self.branch, d),

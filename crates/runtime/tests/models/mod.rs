@@ -67,11 +67,14 @@ pub fn wide() -> Architecture {
 pub fn mixed() -> Architecture {
     let mut mixed = architecture();
     let [first, second, _] = &mut mixed.layers[..] else { unreachable!("three layers") };
-    first.attention.qkv_bias = true;
-    second.attention.qk_norm = Some(QkNorm::Head);
-    second.attention.rope = Some(Rope::plain(5e5, 64));
-    (second.attention.heads, second.attention.kv_heads) = (3, 1);
-    second.attention.head_dim = 64;
+    first.attention_mut().expect("attention").qkv_bias = true;
+    second.attention_mut().expect("attention").qk_norm = Some(QkNorm::Head);
+    second.attention_mut().expect("attention").rope = Some(Rope::plain(5e5, 64));
+    (
+        second.attention_mut().expect("attention").heads,
+        second.attention_mut().expect("attention").kv_heads,
+    ) = (3, 1);
+    second.attention_mut().expect("attention").head_dim = 64;
     second.feed_forward = FeedForward::Dense(Dense::swiglu(96));
     mixed
 }
@@ -99,9 +102,9 @@ pub fn drawn(seed: u64) -> Architecture {
         draw.layer(&mut drawn.layers[i]);
         if i > 0 && draw.yes(3) {
             let source = draw.0.below(i as u64) as usize;
-            let a = drawn.layers[source].attention.clone();
+            let a = drawn.layers[source].attention().expect("attention").clone();
             if a.kv_from.is_none() {
-                let own = &mut drawn.layers[i].attention;
+                let own = drawn.layers[i].attention_mut().expect("attention");
                 (own.kv_heads, own.head_dim, own.heads) = (a.kv_heads, a.head_dim, a.heads);
                 (own.rope, own.kv_from) = (a.rope, Some(source));
             }
@@ -127,7 +130,7 @@ impl Draw {
     }
 
     fn layer(&mut self, layer: &mut Layer) {
-        let a = &mut layer.attention;
+        let a = layer.attention_mut().expect("attention");
         a.head_dim = self.of([16, 24, 32]);
         a.kv_heads = self.of([1, 2]);
         a.heads = a.kv_heads * self.of([1, 2, 3]);

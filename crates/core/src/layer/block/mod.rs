@@ -80,7 +80,7 @@ impl<D: Device> BlockSinks<D> {
 /// The rotation of each layer of an architecture for sequences of so many tokens.
 pub(crate) fn rope_tables(architecture: &Architecture, tokens: usize) -> Arc<[Arc<RopeTable>]> {
     let layers = architecture.layers.iter();
-    layers.map(|layer| Arc::new(layer.attention.rope_table(tokens))).collect()
+    layers.map(|layer| Arc::new(layer.attention().expect("attention").rope_table(tokens))).collect()
 }
 
 /// Sees the values at every activation and cache site where they are quantized, before, on the host;
@@ -191,7 +191,7 @@ impl<'a, D: Device> Block<'a, D> {
 
     /// The layer's attention.
     fn heads(&self) -> &'a Heads {
-        &self.layer().attention
+        self.layer().attention().expect("attention")
     }
 }
 

@@ -238,8 +238,8 @@ mod tests {
     fn with_all_vectors(mut model: Model) -> Model {
         let mut rng = Rng { seed: 2, stream: 0, counter: 0 };
         for layer in &mut model.architecture.layers {
-            layer.attention.qkv_bias = true;
-            layer.attention.qk_norm = Some(QkNorm::Head);
+            layer.attention_mut().expect("attention").qkv_bias = true;
+            layer.attention_mut().expect("attention").qk_norm = Some(QkNorm::Head);
         }
         for spec in model.architecture.tensors() {
             let mean = if matches!(spec.role, Role::Norm(_)) { 1.0 } else { 0.0 };
@@ -298,7 +298,7 @@ mod tests {
         let a = &mut model.architecture;
         (a.norm.kind, a.norm.bias) = (NormKind::Layer, true);
         for layer in &mut a.layers {
-            layer.attention.o_bias = true;
+            layer.attention_mut().expect("attention").o_bias = true;
             if let FeedForward::Dense(dense) = &mut layer.feed_forward {
                 dense.bias = true;
             }

@@ -25,15 +25,13 @@ impl Family for Cohere {
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         super::cohere(graph);
         fields::number(io, &LOGIT_SCALE, &mut graph.logit_scale)?;
-        let Some(first) = graph.layers.first() else { return Ok(()) };
-        let mut qk_norm = first.attention.qk_norm.is_some();
+        let Some(first) = graph.attentions().next() else { return Ok(()) };
+        let mut qk_norm = first.qk_norm.is_some();
         if io.form() == Form::HuggingFace {
             fields::flag(io, &QK_NORM, &mut qk_norm)?;
         }
         qk_norm = io.has_tensor("blk.0.attn_q_norm.weight").unwrap_or(qk_norm);
-        fields::each(graph, |layer| {
-            layer.attention.qk_norm = qk_norm.then_some(QkNorm::PerHead);
-        });
+        fields::each_attention(graph, |a| a.qk_norm = qk_norm.then_some(QkNorm::PerHead));
         Ok(())
     }
 

@@ -20,8 +20,8 @@ impl Family for Cohere2 {
         super::cohere(graph);
         fields::number(io, &LOGIT_SCALE, &mut graph.logit_scale)?;
         fields::windows(io, graph, Sliding::ButEvery(4))?;
-        let full = graph.layers.iter_mut().filter(|layer| layer.attention.window.is_none());
-        full.for_each(|layer| layer.attention.rope = None);
+        let full = graph.attentions_mut().filter(|a| a.window.is_none());
+        full.for_each(|a| a.rope = None);
         fields::needs_window(io, graph)
     }
 

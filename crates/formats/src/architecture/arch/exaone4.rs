@@ -17,14 +17,12 @@ impl Family for Exaone4 {
     }
 
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
-        fields::each(graph, |layer| {
-            layer.norms = NormPlaces::POST;
-            layer.attention.qk_norm = Some(QkNorm::Head);
-        });
+        fields::each(graph, |layer| layer.norms = NormPlaces::POST);
+        fields::each_attention(graph, |a| a.qk_norm = Some(QkNorm::Head));
         fields::windows(io, graph, Sliding::ButEveryStored(4))?;
-        if graph.layers.iter().any(|layer| layer.attention.window.is_some()) {
-            let full = graph.layers.iter_mut().filter(|layer| layer.attention.window.is_none());
-            full.for_each(|layer| layer.attention.rope = None);
+        if graph.attentions().any(|a| a.window.is_some()) {
+            let full = graph.attentions_mut().filter(|a| a.window.is_none());
+            full.for_each(|a| a.rope = None);
         }
         Ok(())
     }

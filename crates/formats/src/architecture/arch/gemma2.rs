@@ -27,7 +27,7 @@ impl Family for Gemma2 {
         fields::of_attention(io, &ATTENTION_SOFTCAP, graph, |attention| &mut attention.softcap)?;
         io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap)?;
         if io.reads() && io.form() == Form::Gguf {
-            fields::each(graph, |layer| layer.attention.window = Some(WINDOW));
+            fields::each_attention(graph, |a| a.window = Some(WINDOW));
         }
         fields::windows(io, graph, Sliding::ButEvery(2))?;
         fields::needs_window(io, graph)

@@ -30,10 +30,10 @@ impl Family for Gemma3 {
 
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         super::gemma(graph);
-        fields::each(graph, |layer| layer.attention.qk_norm = Some(QkNorm::Head));
+        fields::each_attention(graph, |a| a.qk_norm = Some(QkNorm::Head));
         fields::query_scalar(io, graph, LARGEST)?;
         fields::of_attention(io, &SOFTCAP, graph, |attention| &mut attention.softcap)?;
-        let capped = graph.layers.iter().any(|layer| layer.attention.softcap.is_some());
+        let capped = graph.attentions().any(|a| a.softcap.is_some());
         if capped && io.form() == Form::Gguf {
             return Err(io.refuse(&SOFTCAP, "readers of GGUF files leave it out".into()));
         }

@@ -34,20 +34,20 @@ impl Family for Gemma4 {
 
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         super::gemma(graph);
-        fields::each(graph, |layer| {
-            layer.attention.qk_norm = Some(QkNorm::Head);
-            layer.attention.v_norm = true;
-            layer.attention.scale = Some(1.0);
-            layer.output_scale = true;
+        fields::each(graph, |layer| layer.output_scale = true);
+        fields::each_attention(graph, |a| {
+            a.qk_norm = Some(QkNorm::Head);
+            a.v_norm = true;
+            a.scale = Some(1.0);
         });
         io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap)?;
         let mut sliding = fields::windows(io, graph, Sliding::ButEveryStored(6))?;
         // transformers makes it one without a window, whatever a config says.
         if let (true, Some(slides), Some(last)) =
-            (io.form() == Form::HuggingFace, sliding.last_mut(), graph.layers.last_mut())
+            (io.form() == Form::HuggingFace, sliding.last_mut(), graph.attentions_mut().last())
         {
             *slides = false;
-            last.attention.window = None;
+            last.window = None;
         }
         fields::needs_window(io, graph)?;
         self.ropes(io, graph, &sliding)?;
@@ -123,8 +123,9 @@ impl Gemma4 {
         if !double || !io.reads() {
             return Ok(());
         }
-        for layer in graph.layers.iter_mut().filter(|layer| layer.attention.kv_from.is_some()) {
-            if let FeedForward::Dense(dense) = &mut layer.feed_forward {
+        for layer in &mut graph.layers {
+            let shares = layer.attention().is_some_and(|a| a.kv_from.is_some());
+            if let (true, FeedForward::Dense(dense)) = (shares, &mut layer.feed_forward) {
                 dense.intermediate_size *= 2;
             }
         }
@@ -134,17 +135,16 @@ impl Gemma4 {
     /// Widths of heads and rotations by kind of layer.
     fn ropes(&self, io: &mut dyn Fields, graph: &mut Architecture, sliding: &[bool]) -> Result<()> {
         let width = |slides: bool| {
-            let layers = graph.layers.iter().zip(sliding);
-            let of = layers.filter(|(_, other)| **other == slides).map(|(layer, _)| layer);
-            of.map(|layer| layer.attention.head_dim).next()
+            let mut layers = graph.attentions().zip(sliding);
+            layers.find(|(_, other)| **other == slides).map(|(a, _)| a.head_dim)
         };
-        let any = graph.layers.first().map_or(2, |layer| layer.attention.head_dim);
+        let any = graph.attentions().next().map_or(2, |a| a.head_dim);
         let mut widths = [width(true).unwrap_or(any), width(false).unwrap_or(any)];
         io.head_dims(sliding, &mut widths)?;
-        for (layer, &slides) in graph.layers.iter_mut().zip(sliding) {
-            layer.attention.head_dim = widths[usize::from(!slides)];
+        for (a, &slides) in graph.attentions_mut().zip(sliding) {
+            a.head_dim = widths[usize::from(!slides)];
             // The full layers' rotation counts over their own width.
-            if let (true, false, Some(rope)) = (io.reads(), slides, &mut layer.attention.rope) {
+            if let (true, false, Some(rope)) = (io.reads(), slides, &mut a.rope) {
                 rope.turned = widths[1];
             }
         }
@@ -160,7 +160,7 @@ impl Gemma4 {
         sliding: &[bool],
     ) -> Result<()> {
         let count = graph.layers.len();
-        let sharing = graph.layers.iter().filter(|layer| layer.attention.kv_from.is_some()).count();
+        let sharing = graph.attentions().filter(|a| a.kv_from.is_some()).count();
         let mut shared = Some(sharing).filter(|&sharing| sharing > 0);
         io.size(&SHARED_KV_LAYERS, &mut shared)?;
         let shared = shared.unwrap_or(0);
@@ -170,7 +170,9 @@ impl Gemma4 {
                 let reason = format!("layer {layer} has none of its kind before those that share");
                 return Err(io.refuse(&SHARED_KV_LAYERS, reason));
             };
-            graph.layers[layer].attention.kv_from = Some(own);
+            if let Some(a) = graph.layers[layer].attention_mut() {
+                a.kv_from = Some(own);
+            }
         }
         Ok(())
     }

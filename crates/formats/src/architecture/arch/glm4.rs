@@ -20,15 +20,13 @@ impl Family for Glm4 {
     }
 
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
-        let mut bias = graph.layers.first().is_some_and(|layer| layer.attention.qkv_bias);
+        let mut bias = graph.attentions().next().is_some_and(|a| a.qkv_bias);
         if io.form() == Form::HuggingFace {
             fields::flag(io, &QKV_BIAS, &mut bias)?;
         }
         bias = io.has_tensor("blk.0.attn_q.bias").unwrap_or(bias);
-        fields::each(graph, |layer| {
-            layer.norms = NormPlaces::AROUND;
-            layer.attention.qkv_bias = bias;
-        });
+        fields::each(graph, |layer| layer.norms = NormPlaces::AROUND);
+        fields::each_attention(graph, |a| a.qkv_bias = bias);
         super::interleaved(graph, RopePairs::Interleaved);
         Ok(())
     }

@@ -42,10 +42,10 @@ impl Family for GptOss {
         };
         fields::experts(io, graph, &usual, [&COUNT, &SIZE])?;
         self.clamp(io, graph)?;
-        fields::each(graph, |layer| {
-            layer.attention.qkv_bias = true;
-            layer.attention.o_bias = true;
-            layer.attention.sinks = true;
+        fields::each_attention(graph, |a| {
+            a.qkv_bias = true;
+            a.o_bias = true;
+            a.sinks = true;
         });
         fields::windows(io, graph, Sliding::ButEvery(2))?;
         fields::needs_window(io, graph)

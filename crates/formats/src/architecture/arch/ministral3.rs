@@ -22,7 +22,7 @@ impl Family for Ministral3 {
     }
 
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
-        let first = graph.layers.first().map(|layer| layer.attention.clone());
+        let first = graph.attentions().next().map(|a| a.clone());
         let mut beta = first.as_ref().and_then(|a| a.temper).map(|temper| temper.beta);
         io.number(&TEMPER, &mut beta)?;
         let Some(beta) = beta.filter(|&beta| beta != 0.0) else { return Ok(()) };
@@ -31,7 +31,7 @@ impl Family for Ministral3 {
             return Err(io.refuse(&TEMPER, "needs a rope of type yarn".into()));
         };
         let temper = Some(Temper { beta, length: yarn.original });
-        graph.layers.iter_mut().for_each(|layer| layer.attention.temper = temper);
+        graph.attentions_mut().for_each(|a| a.temper = temper);
         Ok(())
     }
 

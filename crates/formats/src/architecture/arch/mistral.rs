@@ -28,7 +28,7 @@ impl Family for Mistral {
             return Err(io.refuse(&SLIDING_WINDOW, reason.into()));
         }
         fields::windows(io, graph, Sliding::All)?;
-        if io.reads() && graph.layers.iter().all(|layer| layer.attention.window.is_none()) {
+        if io.reads() && graph.attentions().all(|a| a.window.is_none()) {
             graph.family = "llama";
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use super::family::Family;
 use super::fields::{self, Fields, Key};
-use super::graph::{Architecture, FeedForward, NormPlaces, QkNorm};
+use super::graph::{Architecture, FeedForward, NormPlaces};
+use super::mixer::QkNorm;
 use crate::error::Result;
 use halfstep_kernels::ops::rope::RopePairs;
 
@@ -74,10 +75,8 @@ fn gemma(graph: &mut Architecture) {
 
 /// What OLMo 2 and 3 have.
 fn olmo(graph: &mut Architecture) {
-    fields::each(graph, |layer| {
-        layer.norms = NormPlaces::POST;
-        layer.attention.qk_norm = Some(QkNorm::Whole);
-    });
+    fields::each(graph, |layer| layer.norms = NormPlaces::POST);
+    fields::each_attention(graph, |a| a.qk_norm = Some(QkNorm::Whole));
 }
 
 /// What all Command models have.
@@ -90,7 +89,7 @@ fn cohere(graph: &mut Architecture) {
 }
 
 fn interleaved(graph: &mut Architecture, pairs: RopePairs) {
-    for rope in graph.layers.iter_mut().filter_map(|layer| layer.attention.rope.as_mut()) {
+    for rope in graph.attentions_mut().filter_map(|a| a.rope.as_mut()) {
         rope.pairs = pairs;
     }
 }

@@ -17,7 +17,7 @@ impl Family for Qwen2 {
     }
 
     fn describe(&self, _: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
-        fields::each(graph, |layer| layer.attention.qkv_bias = true);
+        fields::each_attention(graph, |a| a.qkv_bias = true);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ impl Family for Qwen3 {
     }
 
     fn describe(&self, _: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
-        fields::each(graph, |layer| layer.attention.qk_norm = Some(QkNorm::Head));
+        fields::each_attention(graph, |a| a.qk_norm = Some(QkNorm::Head));
         Ok(())
     }
 

@@ -30,7 +30,7 @@ impl Family for Qwen3Moe {
             shared_gate: false,
         };
         fields::experts(io, graph, &usual, [&EXPERTS, &EXPERT_SIZE])?;
-        fields::each(graph, |layer| layer.attention.qk_norm = Some(QkNorm::Head));
+        fields::each_attention(graph, |a| a.qk_norm = Some(QkNorm::Head));
         super::normalised_experts(io, graph, &NORMALISE_EXPERTS)
     }
 

@@ -19,13 +19,13 @@ impl Family for SeedOss {
     }
 
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
-        let first = graph.layers.first();
-        let mut bias = io.reads() || first.is_some_and(|layer| layer.attention.qkv_bias);
+        let first = graph.attentions().next();
+        let mut bias = io.reads() || first.is_some_and(|a| a.qkv_bias);
         if io.form() == Form::HuggingFace {
             fields::flag(io, &QKV_BIAS, &mut bias)?;
         }
         bias = io.has_tensor("blk.0.attn_q.bias").unwrap_or(bias);
-        fields::each(graph, |layer| layer.attention.qkv_bias = bias);
+        fields::each_attention(graph, |a| a.qkv_bias = bias);
         Ok(())
     }
 

@@ -21,9 +21,9 @@ impl Family for StableLm {
 
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         graph.norm.bias = true;
-        let Some(first) = graph.layers.first() else { return Ok(()) };
-        let (mut parallel, mut bias) = (first.parallel, first.attention.qkv_bias);
-        let mut qk_norm = first.attention.qk_norm.is_some();
+        let Some(first) = graph.attentions().next() else { return Ok(()) };
+        let (mut parallel, mut bias) = (graph.layers[0].parallel, first.qkv_bias);
+        let mut qk_norm = first.qk_norm.is_some();
         fields::flag(io, &PARALLEL, &mut parallel)?;
         if io.form() == Form::HuggingFace {
             fields::flag(io, &QKV_BIAS, &mut bias)?;
@@ -34,8 +34,10 @@ impl Family for StableLm {
         fields::each(graph, |layer| {
             layer.parallel = parallel;
             layer.norms.pre_feed_forward = !parallel;
-            layer.attention.qkv_bias = bias;
-            layer.attention.qk_norm = qk_norm.then_some(QkNorm::PerHead);
+        });
+        fields::each_attention(graph, |a| {
+            a.qkv_bias = bias;
+            a.qk_norm = qk_norm.then_some(QkNorm::PerHead);
         });
         Ok(())
     }
