@@ -4,6 +4,7 @@
 use crate::architecture::fields::Form;
 use crate::architecture::storage::{self, Stored};
 use crate::architecture::{Architecture, Role, TensorSpec};
+use crate::bitnet_folder::{self, Ternary};
 use crate::description::{Description, config_architecture, config_sizes};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
@@ -16,6 +17,7 @@ use crate::tokenizer::Tokenizer;
 use crate::write::{self, Temporary};
 use crate::{config, halfstep_file, inventory, json, mxfp4_folder};
 use half::vec::HalfBitsVecExt;
+use halfstep_kernels::Pool;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,10 +39,13 @@ const COMPARED_BYTES: usize = 1 << 20;
 pub fn load(folder: Folder) -> Result<Model> {
     let small = read_small_files(folder)?;
     let mut shards = Shards::open(folder)?;
-    let placed = place_tensors(&folder.label(), &small.architecture, &shards)?;
+    let placed = place_tensors(&folder.label(), &small, &shards)?;
     let warnings = [small.warnings, shards.warnings.clone(), placed.warnings.clone()].concat();
     let file_bytes = small.bytes + shards.length();
-    let tensors = read_tensors(&folder.label(), placed, &mut shards.files)?;
+    let mut tensors = read_tensors(&folder.label(), placed, &mut shards.files)?;
+    if let Some(ternary) = small.ternary {
+        ternary.round(&folder.label(), &mut tensors)?;
+    }
     let (low_rank, provenance) = (BTreeMap::new(), BTreeMap::new());
     Ok(Model {
         name: folder.name(),
@@ -50,7 +55,7 @@ pub fn load(folder: Folder) -> Result<Model> {
         linear_parts: BTreeMap::new(),
         tokenizer: small.tokenizer,
         chat_template: small.chat_template,
-        quantization: None,
+        quantization: small.ternary.map(|_| bitnet_folder::quantization()),
         provenance,
         file_bytes,
         warnings,
@@ -62,7 +67,7 @@ pub fn load(folder: Folder) -> Result<Model> {
 fn check(folder: Folder) -> Result<Vec<String>> {
     let small = read_small_files(folder)?;
     let shards = Shards::open(folder)?;
-    let placed = place_tensors(&folder.label(), &small.architecture, &shards)?;
+    let placed = place_tensors(&folder.label(), &small, &shards)?;
     Ok([small.warnings, shards.warnings, placed.warnings].concat())
 }
 
@@ -141,6 +146,8 @@ pub(crate) fn tokenizer_kind(file: &str, bytes: &[u8]) -> Option<String> {
 /// What a folder holds besides its weights.
 struct SmallFiles {
     architecture: Architecture,
+    /// How linears of layers are stored, where they are ternary.
+    ternary: Option<Ternary>,
     tokenizer: Option<Tokenizer>,
     chat_template: Option<String>,
     /// Bytes of the files.
@@ -160,6 +167,7 @@ fn read_small_files(folder: Folder) -> Result<SmallFiles> {
     let (config_file, config_bytes) = &config;
     shards::refuse_quantization_config(config_file, config_bytes)?;
     let architecture = config::parse(config_file, config_bytes)?;
+    let ternary = Ternary::of_config(config_file, config_bytes)?;
     let tokenizer_config = read("tokenizer_config.json", MAX_SIDE_BYTES)?;
     let generation = read("generation_config.json", MAX_SIDE_BYTES)?;
     let template = read("chat_template.jinja", MAX_TEMPLATE_BYTES)?;
@@ -190,7 +198,7 @@ fn read_small_files(folder: Folder) -> Result<SmallFiles> {
             .transpose()?
             .flatten(),
     };
-    Ok(SmallFiles { architecture, tokenizer, chat_template, bytes: file_bytes, warnings })
+    Ok(SmallFiles { architecture, ternary, tokenizer, chat_template, bytes: file_bytes, warnings })
 }
 
 /// A file's name for errors, and its contents.
@@ -227,20 +235,31 @@ fn read_tokenizer(
     }
 }
 
+/// How a tensor is stored that is no plain tensor of floats.
+#[derive(Clone, Copy)]
+enum Coded {
+    /// MXFP4 blocks and their scales.
+    Mxfp4,
+    /// Ternary codes and a scale.
+    Ternary(Ternary),
+}
+
 /// Where every tensor of the architecture is stored, all of them checked.
 struct Placed {
     /// What the folder's tensors hold.
     all: Vec<Stored>,
     places: BTreeMap<String, (usize, Info)>,
-    /// Names of stacks that are stored as MXFP4 blocks.
-    blocks: BTreeSet<String>,
+    /// Names of the tensors that are stored as codes, and of which kind.
+    coded: BTreeMap<String, Coded>,
     /// Names of a head that is tied and stored as well, and of the table that it must equal.
     stored_head: Option<[String; 2]>,
     warnings: Vec<String>,
 }
 
-/// Every tensor of the architecture is there as floats in its shape, and no other.
-fn place_tensors(file: &str, architecture: &Architecture, shards: &Shards) -> Result<Placed> {
+/// Every tensor of the architecture is there in its shape, and no other: as floats, but for those
+/// that its family has in another form.
+fn place_tensors(file: &str, small: &SmallFiles, shards: &Shards) -> Result<Placed> {
+    let architecture = &small.architecture;
     let mut all = storage::stored(architecture, Form::HuggingFace);
     let mut warnings = vec![];
     let places = shards.places();
@@ -256,16 +275,22 @@ fn place_tensors(file: &str, architecture: &Architecture, shards: &Shards) -> Re
             "{file}: {embedding_name} is not stored; the head, which is tied to it, is read as both"
         ));
     }
-    let mut blocks = BTreeSet::new();
+    let mut coded = BTreeMap::new();
     let mut idle: BTreeSet<String> =
         storage::unread(architecture, Form::HuggingFace).into_iter().collect();
     for stored in &mut all {
         if mxfp4_folder::find(file, stored, &places)? {
-            blocks.insert(stored.name.clone());
+            coded.insert(stored.name.clone(), Coded::Mxfp4);
             idle.extend(mxfp4_folder::names(&stored.name));
         }
+        if let Some(ternary) = small.ternary
+            && ternary.finds(file, stored, &places)?
+        {
+            coded.insert(stored.name.clone(), Coded::Ternary(ternary));
+            idle.extend([stored.name.clone(), bitnet_folder::scale_name(&stored.name)]);
+        }
     }
-    let floats = all.iter().filter(|stored| !blocks.contains(&stored.name));
+    let floats = all.iter().filter(|stored| !coded.contains_key(&stored.name));
     let wanted: Vec<TensorSpec> = floats.map(of_file).collect();
     let names: BTreeSet<&str> = wanted.iter().map(|spec| spec.name.as_str()).collect();
     shards.refuse_quantized(|name| names.contains(name))?;
@@ -284,7 +309,7 @@ fn place_tensors(file: &str, architecture: &Architecture, shards: &Shards) -> Re
         }
         stored_head = Some([head_name.clone(), embedding_name.clone()]);
     }
-    Ok(Placed { all, places, blocks, stored_head, warnings })
+    Ok(Placed { all, places, coded, stored_head, warnings })
 }
 
 fn is_tied(architecture: &Architecture) -> bool {
@@ -296,23 +321,33 @@ fn read_tensors(
     placed: Placed,
     shards: &mut [Shard],
 ) -> Result<BTreeMap<String, Tensor>> {
-    let Placed { all, places, blocks, stored_head, .. } = placed;
+    let Placed { all, places, coded, stored_head, .. } = placed;
     if let Some(tables) = stored_head {
         let tables = tables.map(|name| places[&name].clone());
         check_stored_head(shards, &tables)?;
     }
     let mut tensors = BTreeMap::new();
     for stored in all {
-        let data = if blocks.contains(&stored.name) {
-            let mut bytes = |name: String| {
-                let (shard, info) = &places[&name];
-                shards[*shard].source.values::<u8>(info.begin, info.elements())
-            };
-            let [blocks, scales] = mxfp4_folder::names(&stored.name);
-            mxfp4_folder::joined(&bytes(blocks)?, &bytes(scales)?)
-        } else {
-            let (shard, info) = &places[&stored.name];
-            float_data(&mut shards[*shard].source, info)?
+        let mut bytes = |name: &str| {
+            let (shard, info) = &places[name];
+            shards[*shard].source.values::<u8>(info.begin, info.elements())
+        };
+        let data = match coded.get(&stored.name) {
+            Some(Coded::Mxfp4) => {
+                let [blocks, scales] = mxfp4_folder::names(&stored.name);
+                mxfp4_folder::joined(&bytes(&blocks)?, &bytes(&scales)?)
+            }
+            Some(Coded::Ternary(ternary)) => {
+                let codes = bytes(&stored.name)?;
+                let (shard, info) = &places[&bitnet_folder::scale_name(&stored.name)];
+                let data = float_data(&mut shards[*shard].source, info)?;
+                let scale = Tensor { shape: vec![1], data }.to_f32(&Pool::serial())[0];
+                ternary.joined(&stored, file, &codes, scale)?
+            }
+            None => {
+                let (shard, info) = &places[&stored.name];
+                float_data(&mut shards[*shard].source, info)?
+            }
         };
         stored.take(file, data, &mut tensors)?;
     }

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod architecture;
+mod bitnet_folder;
 pub mod blocks;
 pub mod config;
 pub mod description;

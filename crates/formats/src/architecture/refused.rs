@@ -92,10 +92,11 @@ const ALL: &[Refused] = &[
         reason: "attention in chunks is not computed here",
     },
     Refused {
-        classes: &["BitNetForCausalLM", "BitnetForCausalLM"],
-        model_types: &["bitnet"],
+        classes: &[],
+        model_types: &[],
         gguf: &["bitnet", "bitnet-b1.58", "bitnet-25"],
-        reason: "its quantizers, without which it is another model, are not read here",
+        reason: "BitNet is read from Hugging Face folders; in GGUF files the name means an older \
+                 form or types that only its own runtime has",
     },
     Refused {
         classes: &["ApertusForCausalLM"],

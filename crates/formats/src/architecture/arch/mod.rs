@@ -39,6 +39,7 @@ families! {
     nemotron Nemotron,
     arcee Arcee,
     seed_oss SeedOss,
+    bitnet BitNet,
 }
 
 const QWEN: &[(&str, f64)] = &[

@@ -1,5 +1,8 @@
-//! MXFP4: blocks against values computed from the specification of the Open Compute Project, and the
-//! folders of GPT-OSS, whose experts are stored so.
+//! Weights that Hugging Face folders store as codes: MXFP4, whose blocks are compared with values
+//! computed from the specification of the Open Compute Project, and the ternary ones of BitNet.
+
+#[path = "coded_weights/bitnet.rs"]
+mod bitnet;
 
 use halfstep_formats::architecture::{Linear, Sizes, family};
 use halfstep_formats::config::to_json;
@@ -58,8 +61,8 @@ const EXPERTS: usize = 3;
 const HIDDEN: usize = 64;
 const WIDTH: usize = 32;
 
-fn config() -> Value {
-    let sizes = Sizes {
+fn sizes() -> Sizes {
+    Sizes {
         vocab_size: 8,
         hidden_size: HIDDEN,
         intermediate_size: WIDTH,
@@ -72,9 +75,12 @@ fn config() -> Value {
         rope_scaling: None,
         tied_head: false,
         max_positions: 64,
-    };
+    }
+}
+
+fn config() -> Value {
     let gpt_oss = family::find(|family| family.name() == "gpt-oss").expect("the family");
-    let mut config = to_json(&gpt_oss.graph(&sizes)).expect("written");
+    let mut config = to_json(&gpt_oss.graph(&sizes())).expect("written");
     config["num_local_experts"] = EXPERTS.into();
     config["num_experts_per_tok"] = 2.into();
     config["quantization_config"] = json!({ "quant_method": "mxfp4" });
