@@ -21,8 +21,8 @@ use crate::nearest;
 use crate::recipe::rules::check_trainable;
 use crate::recipe::{Recipe, Sites, Stage, WeightSite};
 use crate::recipes::RecipeConfig;
-use halfstep_formats::Model;
 use halfstep_formats::architecture::ActivationSite;
+use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::Pool;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -73,7 +73,8 @@ pub fn quantize_with<D: Device<Number = f32>>(
 ) -> Result<(Model, Report)> {
     let cancel = &host.cancel;
     check(model, recipe, run)?;
-    if model.provenance.contains_key("recipe") {
+    let coded = |q: &Quantization| q.activation.has_codes();
+    if model.provenance.contains_key("recipe") || model.quantization.as_ref().is_some_and(coded) {
         let message = format!(
             "{} is quantized already; its values are used as the unquantized model",
             model.name
