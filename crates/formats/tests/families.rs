@@ -925,7 +925,13 @@ fn with_value_heads(fields: Value) -> Model {
 #[test]
 fn columns_that_are_quantized_together_stay_in_their_head() {
     let out = "model.layers.0.linear_attn.out_proj.weight";
-    for (kind, fits) in [(GgmlType::Q4_0, true), (GgmlType::Q5_1, true), (GgmlType::Q6_K, false)] {
+    let kinds = [
+        (GgmlType::Q4_0, true),
+        (GgmlType::Q5_1, true),
+        (GgmlType::TQ1_0, false),
+        (GgmlType::TQ2_0, false),
+    ];
+    for (kind, fits) in kinds {
         let mut written = with_value_heads(json!({}));
         let tensor = written.tensors.get_mut(out).expect("the output");
         *tensor = in_blocks(kind, tensor);
@@ -981,7 +987,15 @@ fn gates_of_a_delta_rule_in_blocks_are_read_as_floats() {
     let encode = |row: &[f32]| blocks::encode(GgmlType::Q8_0, row).expect("encodable");
     let bytes: Vec<u8> = small.chunks(32).flat_map(encode).collect();
     raw.tensor(name).kind = GgmlType::Q8_0.id();
-    raw.data_of(name)[..bytes.len()].copy_from_slice(&bytes);
+    // What follows moves up: blocks are smaller.
+    let (start, before) = (raw.tensor(name).offset, 4 * small.len() as u64);
+    let after = (bytes.len() as u64).next_multiple_of(32);
+    let mut padded = bytes;
+    padded.resize(after as usize, 0);
+    raw.data.splice(start as usize..(start + before) as usize, padded);
+    for tensor in raw.tensors.iter_mut().filter(|tensor| tensor.offset > start) {
+        tensor.offset -= before - after;
+    }
     let read = load::load_bytes("blocks", &raw.to_bytes()).expect("read");
     let TensorData::F32(read) = &read.tensors[inside].data else { panic!("floats") };
     assert!(read.iter().zip(&small).all(|(a, b)| (a - b).abs() <= 0.01 * b.abs()));
