@@ -8,6 +8,7 @@ use crate::bitnet_folder::{self, Ternary};
 use crate::description::{Description, config_architecture, config_sizes};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
+use crate::forms;
 use crate::model::{Model, Tensor, TensorData};
 use crate::pieces::joined;
 use crate::safetensors::{self, Dtype, Info};
@@ -101,6 +102,12 @@ pub fn describe(folder: Folder) -> Result<Description> {
     if let Ok(architecture) = config::parse(&config_file, &config_bytes) {
         description.parameters = inventory::parameters(&architecture);
         description.sizes.tied_head = Some(is_tied(&architecture));
+        let widths = architecture.layers.iter().map(|layer| layer.feed_forward.dense());
+        if let Some(widths) = widths.collect::<Option<Vec<_>>>() {
+            // Some configs give another number, of which the width is made.
+            let widest = widths.into_iter().map(|dense| dense.intermediate_size).max();
+            description.sizes.intermediate_size = widest;
+        }
     }
     Ok(description)
 }
@@ -552,15 +559,15 @@ fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
             reason: "factors of rotary frequencies have no place in a Hugging Face folder".into(),
         });
     }
-    let offset = model.architecture.norm.offset;
-    let held = model.architecture.in_form(Form::HuggingFace).norm.offset;
+    let held = model.architecture.in_form(Form::HuggingFace);
     let mut made = vec![];
     for stored in storage::stored(&model.architecture, Form::HuggingFace) {
-        let of = |piece: &storage::Piece| &model.tensors[&piece.tensor.name];
-        let tensors: Vec<&Tensor> = stored.pieces.iter().map(of).collect();
-        let is_norm = stored.pieces[0].tensor.role.is_norm();
-        let add = if is_norm { (offset - held) as f32 } else { 0.0 };
-        let data = joined(&stored, &tensors, add).ok_or_else(|| Error::Unsupported {
+        let of = |piece: &storage::Piece| {
+            let tensor = &model.tensors[&piece.tensor.name];
+            forms::in_file(&file, tensor, piece, [&model.architecture, &held])
+        };
+        let tensors = stored.pieces.iter().map(of).collect::<Result<Vec<_>>>()?;
+        let data = joined(&stored, &tensors).ok_or_else(|| Error::Unsupported {
             file: file.clone(),
             name: format!("tensor {}", stored.pieces[0].tensor.name),
             reason: "a Hugging Face folder is written from float tensors; quantized ones go to a \

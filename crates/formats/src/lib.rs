@@ -13,6 +13,7 @@ pub mod description;
 mod error;
 mod folder;
 mod foreign;
+pub mod forms;
 pub mod gguf;
 mod halfstep_file;
 mod hugging_face;
