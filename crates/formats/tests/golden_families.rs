@@ -9,8 +9,8 @@ mod raw_gguf;
 
 use halfstep_formats::architecture::fields::Form;
 use halfstep_formats::architecture::{
-    Architecture, DeltaRule, HeadOrder, Linear, Mixer, Norm, NormKind, Parameter, Role, Rope,
-    RopeScaling, YarnScaling,
+    Architecture, Attention, DeltaRule, HeadOrder, Linear, Mixer, Norm, NormKind, Parameter, Role,
+    Rope, RopeScaling, YarnScaling,
 };
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Error, Model, gguf, load};
