@@ -7,6 +7,11 @@ use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::attention::{
     AttentionShape, Scores, attention, attention_backward, sinks_backward,
 };
+use halfstep_kernels::ops::convolution::{convolution, convolution_backward, taps};
+use halfstep_kernels::ops::delta_rule::{
+    Decay, DeltaInputs, DeltaRun, DeltaShape, HeadOrder, delta_rule, delta_rule_backward, gates,
+    gates_backward,
+};
 use halfstep_kernels::ops::gemm::{
     Dense, Precision, linear, linear_backward_input, linear_backward_weight,
 };
@@ -94,6 +99,7 @@ fn activation_gradients_are_finite_differences() {
         Activation::GeluTanh,
         Activation::SquaredRelu,
         Activation::Sigmoid,
+        Activation::Identity,
         cap,
         clamped,
     ] {
@@ -292,6 +298,78 @@ fn attention_inputs(rng: &mut Rng, s: AttentionShape) -> [Vec<f64>; 4] {
     let keys = s.batch * s.keys * s.kv_heads * s.head_dim;
     let queries = s.batch * s.queries * s.heads * s.head_dim;
     [queries, keys, keys, s.heads].map(|n| numbers(rng, n))
+}
+
+#[test]
+fn convolution_gradients_are_finite_differences() {
+    let (mut rng, pool) = (Rng::new(13, 0), Pool::new(2));
+    // The last ones fill several tasks, and several blocks of the kernel's gradient.
+    for (sequences, tokens, c, kernel) in
+        [(1, 1, 1, 1), (2, 2, 3, 4), (3, 7, 5, 3), (2, 90, 600, 4)]
+    {
+        let n = sequences * tokens * c;
+        let [x, w, dy] = [n, c * kernel, n].map(|n| numbers(&mut rng, n));
+        let loss = |x: &[f64], w: &[f64]| {
+            let mut y = vec![0.0; x.len()];
+            convolution(&pool, tokens, x, None, &taps(w, c), c, &mut y);
+            dot(&y, &dy)
+        };
+        let (mut dx, mut dw) = (x.clone(), w.clone());
+        convolution_backward(&pool, tokens, &x, &taps(&w, c), c, &dy, &mut dx, &mut dw);
+        check("convolution dx", &mut rng, &x, &dx, |x| loss(x, &w));
+        check("convolution dkernel", &mut rng, &w, &dw, |w| loss(&x, w));
+    }
+}
+
+#[test]
+fn delta_rule_gradients_are_finite_differences() {
+    let (mut rng, pool) = (Rng::new(14, 0), Pool::new(2));
+    for (order, tokens, key_heads, value_heads, key_dim, value_dim) in [
+        (HeadOrder::Grouped, 1, 1, 1, 1, 1),
+        (HeadOrder::Grouped, 2, 1, 1, 3, 2),
+        (HeadOrder::Tiled, 7, 2, 4, 5, 18),
+        (HeadOrder::Grouped, 17, 2, 6, 4, 70),
+    ] {
+        let decay = Decay::Logarithm;
+        let s = DeltaShape { key_heads, value_heads, key_dim, value_dim, order, decay };
+        let rows = 2 * tokens;
+        let sizes = [s.channels(), value_heads, value_heads, s.value_width()].map(|n| n * rows);
+        let [qkv, g, b, dy] = sizes.map(|n| numbers(&mut rng, n));
+        let g: Vec<f64> = g.iter().map(|g| 0.7 + 0.1 * g).collect();
+        let loss = |qkv: &[f64], decay: &[f64], write: &[f64]| {
+            let (mut y, mut state) = (vec![0.0; dy.len()], vec![0.0; 2 * s.state_len()]);
+            let runs = state.chunks_mut(s.state_len());
+            let runs = runs.map(|state| DeltaRun { tokens, state }).collect();
+            delta_rule(&pool, &s, DeltaInputs { qkv, decay, write }, runs, &mut y);
+            dot(&y, &dy)
+        };
+        let (mut dqkv, mut dg, mut db) = (qkv.clone(), g.clone(), b.clone());
+        let inputs = DeltaInputs { qkv: &qkv, decay: &g, write: &b };
+        delta_rule_backward(&pool, &s, tokens, inputs, &dy, [&mut dqkv, &mut dg, &mut db]);
+        check("delta_rule dqkv", &mut rng, &qkv, &dqkv, |qkv| loss(qkv, &g, &b));
+        check("delta_rule dg", &mut rng, &g, &dg, |g| loss(&qkv, g, &b));
+        check("delta_rule db", &mut rng, &b, &db, |b| loss(&qkv, &g, b));
+    }
+}
+
+#[test]
+fn gradients_of_a_delta_rules_gates_are_finite_differences() {
+    let (mut rng, pool, heads) = (Rng::new(15, 0), Pool::new(2), 3);
+    for kind in [Decay::Logarithm, Decay::Negative] {
+        let [a, write, dg, db] = [5 * heads; 4].map(|n| numbers(&mut rng, n));
+        let [bias, rates] = [heads; 2].map(|n| numbers(&mut rng, n));
+        let rates: Vec<f64> = rates.iter().map(|rate| -rate.abs()).collect();
+        let loss = |a: &[f64], write: &[f64], bias: &[f64], rates: &[f64]| {
+            let (mut g, mut b) = (a.to_vec(), write.to_vec());
+            gates(&pool, kind, bias, rates, &mut g, &mut b);
+            dot(&g, &dg) + dot(&b, &db)
+        };
+        let d = gates_backward(kind, &bias, &rates, [&a, &write], [&dg, &db]);
+        check("gates da", &mut rng, &a, &d.decay, |a| loss(a, &write, &bias, &rates));
+        check("gates dwrite", &mut rng, &write, &d.write, |w| loss(&a, w, &bias, &rates));
+        check("gates dbias", &mut rng, &bias, &d.bias, |b| loss(&a, &write, b, &rates));
+        check("gates drates", &mut rng, &rates, &d.rates, |r| loss(&a, &write, &bias, r));
+    }
 }
 
 #[test]

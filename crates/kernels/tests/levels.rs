@@ -6,6 +6,11 @@ use halfstep_kernels::ops::activation::{self, Activation};
 use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
 use halfstep_kernels::ops::attend::{Keys, attend};
 use halfstep_kernels::ops::attention::{AttentionShape, Scores, attention, attention_backward};
+use halfstep_kernels::ops::convolution::{convolution, convolution_backward};
+use halfstep_kernels::ops::delta_rule::{
+    Decay, DeltaInputs, DeltaRun, DeltaShape, HeadOrder, delta_rule, delta_rule_backward, gates,
+    gates_backward,
+};
 use halfstep_kernels::ops::gemm::{
     Dense, Precision, Prepared, linear, linear_backward_input, linear_backward_weight,
 };
@@ -232,7 +237,43 @@ fn tables(pool: &Pool) -> Vec<u64> {
     out
 }
 
-const OPERATIONS: [Operation; 19] = [
+fn convolutions<T: Real>(pool: &Pool) -> Vec<u64> {
+    let (c, tokens) = (333, 70);
+    let (x, taps, dy) =
+        (numbers::<T>(1, 2 * tokens * c), numbers::<T>(2, 4 * c), numbers::<T>(3, 2 * tokens * c));
+    let (mut y, mut dx, mut dw) = (x.clone(), x.clone(), taps.clone());
+    convolution(pool, tokens, &x, None, &taps, c, &mut y);
+    convolution_backward(pool, tokens, &x, &taps, c, &dy, &mut dx, &mut dw);
+    bits(&[&y, &dx, &dw])
+}
+
+fn delta_rules<T: Real>(pool: &Pool) -> Vec<u64> {
+    let (tokens, order, decay) = (11, HeadOrder::Grouped, Decay::Logarithm);
+    let shape =
+        DeltaShape { key_heads: 2, value_heads: 4, key_dim: 21, value_dim: 101, order, decay };
+    let rows = 2 * tokens;
+    let (qkv, dy) =
+        (numbers::<T>(1, rows * shape.channels()), numbers::<T>(2, rows * shape.value_width()));
+    let [a, write] = [3, 4].map(|s| numbers::<T>(s, rows * shape.value_heads));
+    let [bias, rates] = [5, 6].map(|s| numbers::<T>(s, shape.value_heads));
+    let (mut g, mut b) = (a.clone(), write.clone());
+    gates(pool, decay, &bias, &rates, &mut g, &mut b);
+    let inputs = DeltaInputs { qkv: &qkv, decay: &g, write: &b };
+    let (mut states, mut y) = (vec![T::ZERO; 2 * shape.state_len()], dy.clone());
+    let runs = states.chunks_mut(shape.state_len());
+    let runs = runs.map(|state| DeltaRun { tokens, state }).collect();
+    delta_rule(pool, &shape, inputs, runs, &mut y);
+    let (mut dqkv, mut dg, mut db) = (qkv.clone(), g.clone(), b.clone());
+    delta_rule_backward(pool, &shape, tokens, inputs, &dy, [&mut dqkv, &mut dg, &mut db]);
+    let d = gates_backward(decay, &bias, &rates, [&a, &write], [&dg, &db]);
+    bits(&[&states, &y, &dqkv, &dg, &db, &d.decay, &d.write, &d.bias, &d.rates])
+}
+
+const OPERATIONS: [Operation; 23] = [
+    ("convolution f32", convolutions::<f32>),
+    ("convolution f64", convolutions::<f64>),
+    ("delta_rule f32", delta_rules::<f32>),
+    ("delta_rule f64", delta_rules::<f64>),
     ("rms_norm f32", norms::<f32>),
     ("rms_norm f64", norms::<f64>),
     ("rope f32", ropes::<f32>),

@@ -3,8 +3,8 @@
 //! `silu(x) = x sigmoid(x)`; `gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`
 //! (Hendrycks and Gimpel, 2016, arXiv 1606.08415); `max(x, 0)^2` (So et al., 2021, arXiv
 //! 2109.08668); and the gate of GPT-OSS, which changes the other factor too: `g sigmoid(alpha g)
-//! (u + 1)` with `g = min(gate, limit)`, `u = clip(up, +-limit)`. Beside them the sigmoid of gates and
-//! the cap `c tanh(x / c)` of logits. Where a value is clipped, no gradient flows.
+//! (u + 1)` with `g = min(gate, limit)`, `u = clip(up, +-limit)`. Beside them the sigmoid of gates, x
+//! itself, and the cap `c tanh(x / c)` of logits. Where a value is clipped, no gradient flows.
 
 use super::swiglu::{sigmoid, swiglu, swiglu_backward};
 use crate::{Pool, Real, dispatch};
@@ -27,6 +27,8 @@ pub enum Activation {
     },
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
+    /// x itself: a product of two.
+    Identity,
     /// `cap tanh(x / cap)`.
     SoftCap {
         /// Largest value.
@@ -51,6 +53,8 @@ struct GeluTanh;
 struct SquaredRelu;
 #[derive(Clone, Copy)]
 struct Sigmoid;
+#[derive(Clone, Copy)]
+struct Identity;
 #[derive(Clone, Copy)]
 struct SoftCap(f64);
 
@@ -102,6 +106,17 @@ impl Function for Sigmoid {
     fn slope<T: Real>(self, x: T) -> T {
         let s = sigmoid(x);
         s * (T::ONE - s)
+    }
+}
+
+impl Function for Identity {
+    #[inline(always)]
+    fn value<T: Real>(self, x: T) -> T {
+        x
+    }
+    #[inline(always)]
+    fn slope<T: Real>(self, _: T) -> T {
+        T::ONE
     }
 }
 
@@ -218,6 +233,7 @@ pub fn gated<T: Real>(pool: &Pool, activation: Activation, gate: &[T], up: &[T],
         Activation::GeluTanh => gated_by(GeluTanh, gate, up, y),
         Activation::SquaredRelu => gated_by(SquaredRelu, gate, up, y),
         Activation::Sigmoid => gated_by(Sigmoid, gate, up, y),
+        Activation::Identity => gated_by(Identity, gate, up, y),
         Activation::SoftCap { cap } => gated_by(SoftCap(cap), gate, up, y),
         Activation::Clamped { alpha, limit } => {
             clamped(T::from_f64(alpha), T::from_f64(limit), gate, up, y)
@@ -234,6 +250,7 @@ pub fn plain<T: Real>(pool: &Pool, activation: Activation, x: &[T], y: &mut [T])
         Activation::GeluTanh => plain_by(GeluTanh, x, y),
         Activation::SquaredRelu => plain_by(SquaredRelu, x, y),
         Activation::Sigmoid => plain_by(Sigmoid, x, y),
+        Activation::Identity => plain_by(Identity, x, y),
         Activation::SoftCap { cap } => plain_by(SoftCap(cap), x, y),
         Activation::Clamped { .. } => panic!("this function needs a gate"),
     });
@@ -261,6 +278,7 @@ pub fn gated_backward<T: Real>(
         Activation::GeluTanh => gated_backward_by(GeluTanh, gate, up, dy, dgate, dup),
         Activation::SquaredRelu => gated_backward_by(SquaredRelu, gate, up, dy, dgate, dup),
         Activation::Sigmoid => gated_backward_by(Sigmoid, gate, up, dy, dgate, dup),
+        Activation::Identity => gated_backward_by(Identity, gate, up, dy, dgate, dup),
         Activation::SoftCap { cap } => gated_backward_by(SoftCap(cap), gate, up, dy, dgate, dup),
         Activation::Clamped { alpha, limit } => {
             let (alpha, limit) = (T::from_f64(alpha), T::from_f64(limit));
@@ -284,6 +302,7 @@ pub fn plain_backward<T: Real>(
         Activation::GeluTanh => plain_backward_by(GeluTanh, x, dy, dx),
         Activation::SquaredRelu => plain_backward_by(SquaredRelu, x, dy, dx),
         Activation::Sigmoid => plain_backward_by(Sigmoid, x, dy, dx),
+        Activation::Identity => plain_backward_by(Identity, x, dy, dx),
         Activation::SoftCap { cap } => plain_backward_by(SoftCap(cap), x, dy, dx),
         Activation::Clamped { .. } => panic!("this function needs a gate"),
     });
@@ -314,6 +333,7 @@ mod tests {
                 g / (1.0 + (-alpha * g).exp()) * (u + 1.0)
             }
             Activation::Sigmoid => u / (1.0 + (-g).exp()),
+            Activation::Identity => g * u,
             Activation::SoftCap { cap } => cap * (g / cap).tanh() * u,
         }
     }
@@ -324,7 +344,7 @@ mod tests {
         let gate: Vec<f64> = (0..20_001).map(|i| (i as f64 - 10_000.0) / 800.0).collect();
         let up: Vec<f64> = gate.iter().rev().map(|x| x * 0.3).collect();
         let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
-        let others = [Activation::Sigmoid, Activation::SoftCap { cap: 2.5 }];
+        let others = [Activation::Sigmoid, Activation::Identity, Activation::SoftCap { cap: 2.5 }];
         for activation in KINDS.into_iter().chain(others) {
             let (mut y, mut y_32) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
             gated(&pool, activation, &gate, &up, &mut y);

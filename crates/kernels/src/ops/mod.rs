@@ -6,6 +6,8 @@ pub mod activation;
 pub mod adamw;
 pub mod attend;
 pub mod attention;
+pub mod convolution;
+pub mod delta_rule;
 pub mod gemm;
 pub mod hadamard;
 pub(crate) mod lanes;
