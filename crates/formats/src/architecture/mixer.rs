@@ -3,6 +3,8 @@
 use super::graph::LinearSpec;
 use super::rope::Rope;
 use super::tensors::{Linear, Norm, Parameter};
+use halfstep_kernels::ops::delta_rule::DeltaShape;
+pub use halfstep_kernels::ops::delta_rule::{Decay, HeadOrder};
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable};
 
 /// What mixes the rows of a sequence.
@@ -101,24 +103,6 @@ pub struct DeltaRule {
     pub decay: Decay,
 }
 
-/// How value heads follow one another where several read a key head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadOrder {
-    /// Those of the same key head are neighbours: head h reads key head `h / (V / K)`.
-    Grouped,
-    /// Head h reads key head `h % K`.
-    Tiled,
-}
-
-/// What the tensor of a delta rule's rates holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decay {
-    /// Their logarithms: `rate = exp(a)`.
-    Logarithm,
-    /// The rates with a minus: `rate = -a`.
-    Negative,
-}
-
 /// `Out (c * conv(b * z))` with `[b, c, z] = In x`: LFM2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
@@ -199,10 +183,13 @@ impl DeltaRule {
 
     /// The key head that a value head reads.
     pub fn key_head(&self, value_head: usize) -> usize {
-        match self.order {
-            HeadOrder::Grouped => value_head / (self.value_heads / self.key_heads),
-            HeadOrder::Tiled => value_head % self.key_heads,
-        }
+        self.shape().key_head(value_head)
+    }
+
+    /// Its sizes as the operation knows them.
+    pub fn shape(&self) -> DeltaShape {
+        let DeltaRule { key_heads, value_heads, key_dim, value_dim, order, decay, .. } = *self;
+        DeltaShape { key_heads, value_heads, key_dim, value_dim, order, decay }
     }
 }
 
