@@ -10,7 +10,7 @@ mod write;
 
 use crate::architecture::family::{self, Family};
 use crate::architecture::refused;
-use crate::architecture::{Activation, Architecture, Rope, Sizes};
+use crate::architecture::{Activation, Architecture, Decay, HeadOrder, Rope, Sizes};
 use crate::error::{Error, Result};
 use crate::json;
 use serde_json::{Map, Value};
@@ -140,6 +140,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Architecture> {
     let mut reader = fields::Reader { config: &config, sliding, claimed: BTreeSet::new() };
     config.family.describe(&mut reader, &mut graph)?;
     reader.finish(&config, &mut graph)?;
+    config.delta_forms(&mut graph)?;
     Ok(graph)
 }
 
@@ -184,6 +185,11 @@ fn text_part(text: &Map<String, Value>, whole: &Map<String, Value>) -> Map<Strin
 
 /// Our own key: what is added to the weights of norms, where it is not what the family adds.
 const NORM_OFFSET: &str = "halfstep_norm_offset";
+/// Our own key: how the value heads of delta rules follow one another, where it is not as in the
+/// family's folders.
+const HEAD_ORDER: &str = "halfstep_head_order";
+/// Our own key: what the tensors of rates of delta rules hold, where it is no logarithm.
+const DECAY: &str = "halfstep_decay";
 
 struct Config<'a> {
     file: &'a str,
@@ -203,6 +209,26 @@ impl Config<'_> {
 
     fn unsupported(&self, key: &str, reason: impl Into<String>) -> Error {
         Error::Unsupported { file: self.file.into(), name: key.into(), reason: reason.into() }
+    }
+
+    /// The forms of tensors of delta rules, where our own keys name them.
+    fn delta_forms(&self, graph: &mut Architecture) -> Result<()> {
+        let unknown = |key: &str, value: &Value| {
+            self.unsupported(key, format!("{} is not known", brief(value)))
+        };
+        if let Some(value) = self.get(HEAD_ORDER) {
+            let all = [HeadOrder::Grouped, HeadOrder::Tiled];
+            let order = all.into_iter().find(|order| value == order.name());
+            let order = order.ok_or_else(|| unknown(HEAD_ORDER, value))?;
+            graph.delta_rules_mut().for_each(|delta| delta.order = order);
+        }
+        if let Some(value) = self.get(DECAY) {
+            let all = [Decay::Logarithm, Decay::Negative];
+            let decay = all.into_iter().find(|decay| value == decay.name());
+            let decay = decay.ok_or_else(|| unknown(DECAY, value))?;
+            graph.delta_rules_mut().for_each(|delta| delta.decay = decay);
+        }
+        Ok(())
     }
 
     /// The key's value; null counts as absent.

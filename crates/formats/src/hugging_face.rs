@@ -7,6 +7,7 @@ use crate::architecture::{Architecture, Role, TensorSpec};
 use crate::description::{Description, config_architecture, config_sizes};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
+use crate::forms;
 use crate::model::{Model, Tensor, TensorData};
 use crate::pieces::joined;
 use crate::safetensors::{self, Dtype, Info};
@@ -517,15 +518,15 @@ fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
             reason: "factors of rotary frequencies have no place in a Hugging Face folder".into(),
         });
     }
-    let offset = model.architecture.norm.offset;
-    let held = model.architecture.in_form(Form::HuggingFace).norm.offset;
+    let held = model.architecture.in_form(Form::HuggingFace);
     let mut made = vec![];
     for stored in storage::stored(&model.architecture, Form::HuggingFace) {
-        let of = |piece: &storage::Piece| &model.tensors[&piece.tensor.name];
-        let tensors: Vec<&Tensor> = stored.pieces.iter().map(of).collect();
-        let is_norm = stored.pieces[0].tensor.role.is_norm();
-        let add = if is_norm { (offset - held) as f32 } else { 0.0 };
-        let data = joined(&stored, &tensors, add).ok_or_else(|| Error::Unsupported {
+        let of = |piece: &storage::Piece| {
+            let tensor = &model.tensors[&piece.tensor.name];
+            forms::in_file(&file, tensor, piece, [&model.architecture, &held])
+        };
+        let tensors = stored.pieces.iter().map(of).collect::<Result<Vec<_>>>()?;
+        let data = joined(&stored, &tensors).ok_or_else(|| Error::Unsupported {
             file: file.clone(),
             name: format!("tensor {}", stored.pieces[0].tensor.name),
             reason: "a Hugging Face folder is written from float tensors; quantized ones go to a \

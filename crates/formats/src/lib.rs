@@ -11,6 +11,7 @@ pub mod config;
 pub mod description;
 mod error;
 mod folder;
+mod forms;
 mod foreign;
 pub mod gguf;
 mod halfstep_file;

@@ -1,10 +1,12 @@
 //! Tensors of a model out of the tensors of a file, and back: rows gathered, stacks turned.
 
-use crate::architecture::storage::{Piece, Rows, Stored};
+use crate::architecture::storage::{Columns, Piece, Rows, Stored};
 use crate::error::{Error, Result};
+use crate::forms;
 use crate::model::{Tensor, TensorData};
 use halfstep_kernels::Pool;
 use halfstep_kernels::quant::tensor::QuantTensor;
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 impl Stored {
@@ -24,7 +26,8 @@ impl Stored {
 
     /// Whether it is one tensor of the model as it is.
     pub(crate) fn is_plain(&self) -> bool {
-        matches!(&self.pieces[..], [Piece { rows: Rows::All, .. }]) && !self.transposed
+        matches!(&self.pieces[..], [Piece { rows: Rows::All, columns: Columns::Same, .. }])
+            && !self.transposed
     }
 
     /// Puts the tensors that it holds into a model. `data` is what the file has.
@@ -56,6 +59,15 @@ impl Stored {
                     gathered(data.as_ref().expect("the data"), rows, source)
                 }
             };
+            let own = match &piece.columns {
+                Columns::Same => own,
+                Columns::Heads { width, at } => forms::heads_moved(&own, *width, at)
+                    .map_err(|reason| Error::Unsupported {
+                        file: file.into(),
+                        name: format!("tensor {}", piece.tensor.name),
+                        reason,
+                    })?,
+            };
             out.insert(piece.tensor.name, Tensor { shape, data: own });
         }
         Ok(())
@@ -86,10 +98,11 @@ impl Piece {
             } else {
                 *self.tensor.shape.last().unwrap_or(&1)
             };
-        match self.rows {
+        match &self.rows {
+            Rows::At(rows) => rows.clone(),
             Rows::All => (0..rows).collect(),
             Rows::From { first, step } => (0..rows).map(|row| first + row * step).collect(),
-            Rows::Interleaved { heads } => (0..rows).map(gguf_row(rows, heads)).collect(),
+            Rows::Interleaved { heads } => (0..rows).map(gguf_row(rows, *heads)).collect(),
         }
     }
 }
@@ -163,15 +176,16 @@ fn turn<T: Copy>(v: &[T], count: usize, rows: usize, cols: usize) -> Vec<T> {
     out
 }
 
-/// One float tensor of a file out of those that it holds, `add` added to each value; as f32 where
-/// they are of different types or change. None: they are not all floats.
-pub(crate) fn joined(stored: &Stored, tensors: &[&Tensor], add: f32) -> Option<TensorData> {
+/// One float tensor of a file out of those that it holds; as f32 where they are of different types.
+/// None: they are not all floats.
+pub(crate) fn joined<T: Borrow<Tensor>>(stored: &Stored, tensors: &[T]) -> Option<TensorData> {
+    let tensors: Vec<&Tensor> = tensors.iter().map(Borrow::borrow).collect();
     let is_float =
         |t: &&Tensor| !matches!(t.data, TensorData::Packed(_) | TensorData::Blocks { .. });
     if !tensors.iter().all(is_float) {
         return None;
     }
-    if let ([tensor], true, true) = (tensors, stored.is_plain(), add == 0.0) {
+    if let ([tensor], true) = (&tensors[..], stored.is_plain()) {
         return Some(tensor.data.clone());
     }
     /// The values of all, if they are of one type.
@@ -181,22 +195,16 @@ pub(crate) fn joined(stored: &Stored, tensors: &[&Tensor], add: f32) -> Option<T
     ) -> Option<Vec<&'a [T]>> {
         tensors.iter().map(|tensor| of(&tensor.data).map(Vec::as_slice)).collect()
     }
-    if add == 0.0 {
-        let bf16 = all(tensors, |d| if let TensorData::BF16(v) = d { Some(v) } else { None });
-        if let Some(values) = bf16 {
-            return Some(TensorData::BF16(join(stored, &values)));
-        }
-        let f16 = all(tensors, |d| if let TensorData::F16(v) = d { Some(v) } else { None });
-        if let Some(values) = f16 {
-            return Some(TensorData::F16(join(stored, &values)));
-        }
+    let bf16 = all(&tensors, |d| if let TensorData::BF16(v) = d { Some(v) } else { None });
+    if let Some(values) = bf16 {
+        return Some(TensorData::BF16(join(stored, &values)));
     }
-    let wide = |tensor: &&Tensor| {
-        let mut values = tensor.to_f32(&Pool::serial());
-        values.iter_mut().for_each(|x| *x += add);
-        values
-    };
-    let wide: Vec<Vec<f32>> = tensors.iter().map(wide).collect();
+    let f16 = all(&tensors, |d| if let TensorData::F16(v) = d { Some(v) } else { None });
+    if let Some(values) = f16 {
+        return Some(TensorData::F16(join(stored, &values)));
+    }
+    let wide = tensors.iter().map(|tensor| tensor.to_f32(&Pool::serial()));
+    let wide: Vec<Vec<f32>> = wide.collect();
     let values: Vec<&[f32]> = wide.iter().map(Vec::as_slice).collect();
     Some(TensorData::F32(join(stored, &values)))
 }

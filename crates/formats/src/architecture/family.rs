@@ -7,6 +7,7 @@
 use super::arch;
 use super::fields::{Fields, Form};
 use super::graph::{Activation, Architecture, NormKind};
+use super::mixer::HeadOrder;
 use super::sizes::Sizes;
 use super::storage::Stored;
 use super::tensors::Linear;
@@ -138,6 +139,24 @@ pub trait Family: Sync {
         None
     }
 
+    /// How the value heads of delta rules follow one another in a file.
+    fn head_order(&self, form: Form) -> HeadOrder {
+        let _ = form;
+        HeadOrder::Grouped
+    }
+
+    /// Whether its GGUF files tell by the number of key/value heads of each layer, 0 for none,
+    /// which layers have attention.
+    fn counts_heads_by_layer(&self) -> bool {
+        false
+    }
+
+    /// Whether its GGUF files may have layers after the last one that predict several tokens at
+    /// once. They are left out.
+    fn has_prediction_layers(&self) -> bool {
+        false
+    }
+
     /// Whether GGUF has the rows of q and k, and their biases, in the order of interleaved rotary
     /// pairs. A model never has.
     fn interleaves_rows(&self) -> bool {
@@ -161,7 +180,7 @@ impl dyn Family {
         let mut graph = sizes.decoder(self.name());
         let window = self.defaults().iter().find(|(key, _)| *key == "sliding_window");
         let window = window.map(|(_, window)| *window as usize);
-        let mut empty = super::fields::EmptyFile { window };
+        let mut empty = super::fields::EmptyFile { window, layers: sizes.layers };
         self.describe(&mut empty, &mut graph).expect("the fields of an empty file");
         graph
     }

@@ -48,6 +48,16 @@ pub trait Fields {
     /// True or false for each layer.
     fn flags(&mut self, key: &Key, value: &mut Option<Vec<bool>>) -> Result<()>;
 
+    /// A list of whole numbers, 0 among them.
+    fn numbers(&mut self, key: &Key, value: &mut Option<Vec<usize>>) -> Result<()>;
+
+    /// Which layers have another mixer than attention, if the file names the kind of each layer.
+    /// `kind`: what configs call the other one.
+    fn other_mixers(&mut self, kind: &'static str, value: &mut Option<Vec<bool>>) -> Result<()>;
+
+    /// The key/value heads of each layer in GGUF metadata, 0 where it has no attention.
+    fn kv_heads(&mut self, value: &mut Option<Vec<usize>>) -> Result<()>;
+
     /// Which layers have a sliding window, if the file names the kind of each layer. `stored`:
     /// whether GGUF metadata must name them, since its readers would not know.
     fn sliding_layers(&mut self, value: &mut Vec<bool>, stored: bool) -> Result<()>;
@@ -105,6 +115,9 @@ pub const EXPERTS_USED: Key = key(&["num_experts_per_tok"], "expert_used_count")
 pub const EXPERT_SIZE: Key = key(&["moe_intermediate_size"], "expert_feed_forward_length");
 /// Whether their weights are divided by their sum.
 pub const NORMALISE_EXPERTS: Key = config_only(&["norm_topk_prob"]);
+/// Intermediate size of the expert that all tokens use.
+pub const SHARED_EXPERT_SIZE: Key =
+    key(&["shared_expert_intermediate_size"], "expert_shared_feed_forward_length");
 /// Largest value inside an expert of GPT-OSS.
 pub const SWIGLU_LIMIT: Key = config_only(&["swiglu_limit"]);
 /// Slope of its sigmoid.
@@ -346,6 +359,8 @@ pub fn experts(
 pub(super) struct EmptyFile {
     /// The family's window.
     pub window: Option<usize>,
+    /// Number of layers.
+    pub layers: usize,
 }
 
 impl Fields for EmptyFile {
@@ -373,6 +388,21 @@ impl Fields for EmptyFile {
     }
 
     fn flags(&mut self, _: &Key, _: &mut Option<Vec<bool>>) -> Result<()> {
+        Ok(())
+    }
+
+    fn numbers(&mut self, _: &Key, _: &mut Option<Vec<usize>>) -> Result<()> {
+        Ok(())
+    }
+
+    fn other_mixers(&mut self, _: &'static str, value: &mut Option<Vec<bool>>) -> Result<()> {
+        // However few they are, one has attention.
+        let of = |layer: usize| !layer.is_multiple_of(4) && (layer != self.layers || layer > 4);
+        *value = Some((1..=self.layers).map(of).collect());
+        Ok(())
+    }
+
+    fn kv_heads(&mut self, _: &mut Option<Vec<usize>>) -> Result<()> {
         Ok(())
     }
 

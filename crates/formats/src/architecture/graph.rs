@@ -7,7 +7,7 @@
 //! which positions are seen, and whether experts share the second half, are fields. Each capital is a linear, its bias added after the product where it
 //! has one.
 
-use super::mixer::{Attention, Mixer};
+use super::mixer::{Attention, DeltaRule, Mixer};
 use super::sites::{ActivationSite, Fold, Producer};
 use super::tensors::{Linear, Norm, Parameter};
 
@@ -208,6 +208,22 @@ impl Architecture {
     /// The same, to be changed.
     pub fn attentions_mut(&mut self) -> impl Iterator<Item = &mut Attention> {
         self.layers.iter_mut().filter_map(Layer::attention_mut)
+    }
+
+    /// The delta rules of the layers that have one.
+    pub fn delta_rules(&self) -> impl Iterator<Item = &DeltaRule> {
+        self.layers.iter().filter_map(|layer| match &layer.mixer {
+            Mixer::DeltaRule(delta) => Some(delta),
+            Mixer::Attention(_) | Mixer::Convolution(_) => None,
+        })
+    }
+
+    /// The same, to be changed.
+    pub fn delta_rules_mut(&mut self) -> impl Iterator<Item = &mut DeltaRule> {
+        self.layers.iter_mut().filter_map(|layer| match &mut layer.mixer {
+            Mixer::DeltaRule(delta) => Some(delta),
+            Mixer::Attention(_) | Mixer::Convolution(_) => None,
+        })
     }
 
     /// Linears of a layer in the order of the forward.

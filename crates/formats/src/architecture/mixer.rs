@@ -1,5 +1,6 @@
 //! The first half of a layer: what lets a row know of the rows before it.
 
+use super::fields::Form;
 use super::graph::LinearSpec;
 use super::rope::Rope;
 use super::tensors::{Linear, Norm, Parameter};
@@ -110,6 +111,34 @@ pub struct Convolution {
     pub kernel: usize,
 }
 
+impl HeadOrder {
+    /// Name in our own files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            HeadOrder::Grouped => "grouped",
+            HeadOrder::Tiled => "tiled",
+        }
+    }
+}
+
+impl Decay {
+    /// Name in our own files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Decay::Logarithm => "logarithm",
+            Decay::Negative => "negative",
+        }
+    }
+
+    /// What files of a kind hold.
+    pub const fn in_form(form: Form) -> Self {
+        match form {
+            Form::HuggingFace => Decay::Logarithm,
+            Form::Gguf => Decay::Negative,
+        }
+    }
+}
+
 impl Mixer {
     /// Its linears in the order of the forward, for rows of width d.
     pub(super) fn linears(&self, d: usize) -> Vec<LinearSpec> {
@@ -179,6 +208,19 @@ impl DeltaRule {
     /// Channels of the convolution: queries, keys, then values.
     pub fn channels(&self) -> usize {
         2 * self.key_width() + self.value_width()
+    }
+
+    /// Where a value head lies if they follow one another in that order.
+    pub fn head_in(&self, value_head: usize, order: HeadOrder) -> usize {
+        let (heads, each) = (self.key_heads, self.value_heads / self.key_heads);
+        let (key_head, number) = match self.order {
+            HeadOrder::Grouped => (value_head / each, value_head % each),
+            HeadOrder::Tiled => (value_head % heads, value_head / heads),
+        };
+        match order {
+            HeadOrder::Grouped => key_head * each + number,
+            HeadOrder::Tiled => number * heads + key_head,
+        }
     }
 
     /// The key head that a value head reads.

@@ -6,6 +6,7 @@ mod arch;
 pub mod family;
 pub mod fields;
 mod graph;
+mod hybrid;
 mod mixer;
 pub(crate) mod refused;
 mod rope;

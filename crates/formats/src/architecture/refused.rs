@@ -14,8 +14,6 @@ struct Refused {
 
 const LATENT: &str = "latent attention is not computed here";
 const MAMBA: &str = "Mamba-2 layers are not computed here";
-const DELTA: &str = "gated delta-rule layers are not computed here";
-const CONVOLUTION: &str = "short convolutions as layers are not computed here";
 const ENCODER: &str = "attention that sees later tokens is not computed here";
 
 const ALL: &[Refused] = &[
@@ -62,22 +60,22 @@ const ALL: &[Refused] = &[
         reason: "Mamba layers are not computed here",
     },
     Refused {
-        classes: &["Qwen3NextForCausalLM", "Qwen3_5ForCausalLM", "Qwen3_5MoeForCausalLM"],
-        model_types: &["qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_5", "qwen3_5_moe"],
-        gguf: &["qwen3next", "qwen35", "qwen35moe"],
-        reason: DELTA,
+        classes: &["Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"],
+        model_types: &["qwen3_5_moe_text", "qwen3_5_moe"],
+        gguf: &["qwen35moe"],
+        reason: "its stacks of experts are not read here; Qwen3.5 without experts is",
     },
     Refused {
         classes: &["KimiLinearForCausalLM"],
         model_types: &["kimi_linear"],
         gguf: &["kimi-linear"],
-        reason: DELTA,
+        reason: "delta rules with a decay for each channel are not computed here",
     },
     Refused {
-        classes: &["Lfm2ForCausalLM", "Lfm2MoeForCausalLM"],
-        model_types: &["lfm2", "lfm2_moe"],
-        gguf: &["lfm2", "lfm2moe"],
-        reason: CONVOLUTION,
+        classes: &["Lfm2MoeForCausalLM"],
+        model_types: &["lfm2_moe"],
+        gguf: &["lfm2moe"],
+        reason: "experts after dense first layers are not read here; LFM2 without experts is",
     },
     Refused {
         classes: &["Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"],

@@ -16,6 +16,9 @@ pub struct Rope {
     pub pairs: RopePairs,
     /// How frequencies are changed for contexts longer than those of the training, if they are.
     pub scaling: Option<RopeScaling>,
+    /// How many pairs turn by time, height and width where a model reads images too. Text has one
+    /// position for all three, so that no computation here reads it.
+    pub sections: Option<[usize; 3]>,
 }
 
 /// A change of the frequencies.
@@ -85,7 +88,7 @@ pub struct LongScaling {
 impl Rope {
     /// All elements of a head turn in halves, without scaling.
     pub fn plain(theta: f64, head_dim: usize) -> Self {
-        Self { theta, turned: head_dim, pairs: RopePairs::Half, scaling: None }
+        Self { theta, turned: head_dim, pairs: RopePairs::Half, scaling: None, sections: None }
     }
 
     /// Number of tokens beyond which a sequence has other frequencies. None: length changes

@@ -3,7 +3,7 @@
 use super::family;
 use super::fields::Form;
 use super::graph::{Architecture, Dense, FeedForward, Layer, NormPlaces, Normalization};
-use super::mixer::{Attention, Mixer};
+use super::mixer::{Attention, Decay, Mixer};
 use super::rope::{Rope, RopeScaling};
 use crate::error::{Error, Result};
 
@@ -143,13 +143,17 @@ impl Architecture {
         json.map_or_else(|_| format!("{self:?}"), |json| json.to_string())
     }
 
-    /// The same decoder as files of a kind hold it: what is added to the weights of norms differs.
+    /// The same decoder as files of a kind hold it: what is added to the weights of norms differs,
+    /// and the order of a delta rule's value heads, and what its tensor of rates holds.
     pub fn in_form(&self, form: Form) -> Self {
-        let mut graph = self.clone();
+        let (mut graph, family) = (self.clone(), family::of(self));
         graph.norm.offset = match form {
-            Form::HuggingFace => family::of(self).norm_offset(),
+            Form::HuggingFace => family.norm_offset(),
             Form::Gguf => 0.0,
         };
+        for delta in graph.delta_rules_mut() {
+            (delta.order, delta.decay) = (family.head_order(form), Decay::in_form(form));
+        }
         graph
     }
 

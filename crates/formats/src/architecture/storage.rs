@@ -4,6 +4,7 @@
 use super::family::{self, Family};
 use super::fields::Form;
 use super::graph::Architecture;
+use super::mixer::{DeltaRule, HeadOrder, Mixer};
 use super::tensors::{Linear, Norm, Parameter, Role, TensorSpec};
 use std::collections::{HashMap, HashSet};
 
@@ -27,10 +28,26 @@ pub struct Piece {
     pub tensor: TensorSpec,
     /// Which rows it has there.
     pub rows: Rows,
+    /// In which order its columns are there.
+    pub columns: Columns,
+}
+
+/// The order of columns in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// That of the model.
+    Same,
+    /// Those of single heads in another order.
+    Heads {
+        /// Columns of a head.
+        width: usize,
+        /// For each head of the model, the one of the file.
+        at: Vec<usize>,
+    },
 }
 
 /// Which rows of a file's tensor are those of a model's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rows {
     /// All, in order.
     All,
@@ -46,6 +63,8 @@ pub enum Rows {
         /// Number of heads.
         heads: usize,
     },
+    /// For each row of the model, the one of the file.
+    At(Vec<usize>),
 }
 
 /// What the tensors of a file of the architecture's family hold, in the order of the forward.
@@ -80,8 +99,9 @@ pub(super) fn usual(family: &dyn Family, architecture: &Architecture, form: Form
             Some(&place) => out[place].add(tensor),
             None => {
                 places.insert(name.clone(), out.len());
-                let shape = tensor.shape.clone();
-                let pieces = vec![Piece { tensor, rows }];
+                let shape = shape_in(&tensor, form);
+                let columns = columns_of(family, architecture, &tensor, form);
+                let pieces = vec![Piece { tensor, rows, columns }];
                 out.push(Stored { name, shape, pieces, transposed: false });
             }
         }
@@ -100,7 +120,7 @@ impl Stored {
         }
         let rows = Rows::From { first: self.shape[0], step: 1 };
         self.shape[0] += tensor.shape[0];
-        self.pieces.push(Piece { tensor, rows });
+        self.pieces.push(Piece { tensor, rows, columns: Columns::Same });
     }
 
     /// The same rows as a stack of matrices or vectors, where they are those of experts.
@@ -122,6 +142,9 @@ fn rows_of(
     tensor: &TensorSpec,
     form: Form,
 ) -> Rows {
+    if let Some((delta, held)) = reordered(family, architecture, tensor, form) {
+        return value_rows(delta, held, tensor.role);
+    }
     let attention = tensor.layer.and_then(|layer| architecture.layers[layer].attention());
     let Some(attention) = attention.filter(|_| form == Form::Gguf && family.interleaves_rows())
     else {
@@ -136,6 +159,69 @@ fn rows_of(
         }
         _ => Rows::All,
     }
+}
+
+/// The delta rule of a tensor's layer and the order of value heads in a file, if that is another
+/// one than the model's.
+fn reordered<'a>(
+    family: &dyn Family,
+    architecture: &'a Architecture,
+    tensor: &TensorSpec,
+    form: Form,
+) -> Option<(&'a DeltaRule, HeadOrder)> {
+    let Mixer::DeltaRule(delta) = &architecture.layers[tensor.layer?].mixer else { return None };
+    let held = family.head_order(form);
+    let moves = delta.order != held && delta.key_heads != delta.value_heads;
+    moves.then_some((delta, held))
+}
+
+/// Rows of a tensor of a delta rule, those of value heads in another order.
+fn value_rows(delta: &DeltaRule, held: HeadOrder, role: Role) -> Rows {
+    let (before, width) = match role {
+        Role::Linear(Linear::DeltaQkv) | Role::Parameter(Parameter::DeltaKernel) => {
+            (2 * delta.key_width(), delta.value_dim)
+        }
+        Role::Linear(Linear::DeltaGate) => (0, delta.value_dim),
+        Role::Parameter(
+            Parameter::DeltaWrite
+            | Parameter::DeltaDecay
+            | Parameter::DeltaDecayBias
+            | Parameter::DeltaRate,
+        ) => (0, 1),
+        _ => return Rows::All,
+    };
+    let moved = (0..delta.value_heads * width).map(|row| {
+        before + delta.head_in(row / width, held) * width + row % width
+    });
+    Rows::At((0..before).chain(moved).collect())
+}
+
+fn columns_of(
+    family: &dyn Family,
+    architecture: &Architecture,
+    tensor: &TensorSpec,
+    form: Form,
+) -> Columns {
+    match reordered(family, architecture, tensor, form) {
+        Some((delta, held)) if tensor.role == Role::Linear(Linear::DeltaOut) => Columns::Heads {
+            width: delta.value_dim,
+            at: (0..delta.value_heads).map(|head| delta.head_in(head, held)).collect(),
+        },
+        _ => Columns::Same,
+    }
+}
+
+/// The shape that a file gives a tensor: folders have kernels of one channel each.
+fn shape_in(tensor: &TensorSpec, form: Form) -> Vec<usize> {
+    let mut shape = tensor.shape.clone();
+    let kernel = matches!(
+        tensor.role,
+        Role::Parameter(Parameter::DeltaKernel | Parameter::ConvolutionKernel)
+    );
+    if kernel && form == Form::HuggingFace {
+        shape.insert(1, 1);
+    }
+    shape
 }
 
 /// What a file calls the tensor that holds a tensor of the model.
@@ -171,17 +257,17 @@ pub(crate) const HEAD_GGUF: &str = "output.weight";
 
 /// Name of a tensor in a GGUF file.
 fn gguf_name(family: &dyn Family, tensor: &TensorSpec) -> String {
-    let in_layer = |ours: &str, name: &str, part: &str| {
+    let own = |ours: &str, name: &'static str| {
         let own = family.gguf_parts().iter().find(|(inside, _)| *inside == ours);
-        let name = own.map_or(name, |(_, theirs)| theirs);
-        {
-            let dot = if part.is_empty() { "" } else { "." };
-            format!("blk.{}.{name}{dot}{part}", tensor.layer.unwrap_or_default())
-        }
+        own.map_or(name, |(_, theirs)| theirs)
+    };
+    let in_layer = |ours: &str, name: &'static str, part: &str| {
+        let (name, dot) = (own(ours, name), if part.is_empty() { "" } else { "." });
+        format!("blk.{}.{name}{dot}{part}", tensor.layer.unwrap_or_default())
     };
     match tensor.role {
         Role::Embedding => EMBEDDING_GGUF.into(),
-        Role::FinalNorm => "output_norm.weight".into(),
+        Role::FinalNorm => format!("{}.weight", own("norm", "output_norm")),
         Role::FinalNormBias => "output_norm.bias".into(),
         Role::Head => HEAD_GGUF.into(),
         Role::Norm(norm) => in_layer(norm.name(), norm_gguf(norm), "weight"),
@@ -190,7 +276,7 @@ fn gguf_name(family: &dyn Family, tensor: &TensorSpec) -> String {
         Role::Bias(linear) => in_layer(&linear.name(), linear_gguf(linear), "bias"),
         Role::Parameter(parameter) => {
             let (name, part) = parameter_gguf(parameter);
-            in_layer(parameter.name(), name, part)
+            in_layer(parameter.name().trim_end_matches(".weight"), name, part)
         }
         Role::PerLayerEmbedding => "per_layer_token_embd.weight".into(),
         Role::PerLayerModelProjection => "per_layer_model_proj.weight".into(),

@@ -67,6 +67,26 @@ impl<'a> Reader<'a> {
     }
 }
 
+impl Config<'_> {
+    /// Which layers are of the other kind, by the list with the kind of each.
+    fn kinds(&self, types: &Value, layers: usize, other: &str) -> Result<Vec<bool>> {
+        let kind = |kind: &Value| match kind.as_str() {
+            Some(FULL) => Ok(false),
+            Some(name) if name == other => Ok(true),
+            _ => {
+                let reason = format!("{}: {FULL} and {other} are computed here", brief(kind));
+                Err(self.unsupported("layer_types", reason))
+            }
+        };
+        let list = types.as_array().ok_or_else(|| self.wrong("layer_types", "not a list"))?;
+        if list.len() != layers {
+            let reason = format!("has {} entries for {layers} layers", list.len());
+            return Err(self.wrong("layer_types", reason));
+        }
+        list.iter().map(kind).collect()
+    }
+}
+
 impl Fields for Reader<'_> {
     fn form(&self) -> Form {
         Form::HuggingFace
@@ -138,6 +158,35 @@ impl Fields for Reader<'_> {
         Ok(())
     }
 
+    fn numbers(&mut self, key: &Key, value: &mut Option<Vec<usize>>) -> Result<()> {
+        match self.find(key)? {
+            Found::Value(name, found) => {
+                let number = |number: &Value| {
+                    number.as_u64().filter(|&n| n <= MAX_POSITIONS as u64).map(|n| n as usize)
+                };
+                let list = found.as_array().filter(|list| list.len() <= super::MAX_LAYERS);
+                let numbers = list.and_then(|list| list.iter().map(number).collect());
+                let wrong = || format!("{} is no list of whole numbers", brief(found));
+                *value = Some(numbers.ok_or_else(|| self.config.wrong(name, wrong()))?);
+            }
+            Found::Null => *value = None,
+            Found::Default(_) | Found::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn other_mixers(&mut self, kind: &'static str, value: &mut Option<Vec<bool>>) -> Result<()> {
+        self.claimed.insert("layer_types");
+        let Some(types) = self.config.get("layer_types") else { return Ok(()) };
+        let layers = self.config.required_size("num_hidden_layers", super::MAX_LAYERS)?;
+        *value = Some(self.config.kinds(types, layers, kind)?);
+        Ok(())
+    }
+
+    fn kv_heads(&mut self, _: &mut Option<Vec<usize>>) -> Result<()> {
+        Ok(())
+    }
+
     fn sliding_layers(&mut self, value: &mut Vec<bool>, _: bool) -> Result<()> {
         const PATTERNS: [&str; 2] = ["sliding_window_pattern", "_sliding_window_pattern"];
         self.claimed.extend(PATTERNS);
@@ -154,20 +203,7 @@ impl Fields for Reader<'_> {
             }
             return Ok(());
         };
-        let kind = |kind: &Value| match kind.as_str() {
-            Some(FULL) => Ok(false),
-            Some(SLIDING) => Ok(true),
-            _ => {
-                let reason = format!("{}: {FULL} and {SLIDING} are computed here", brief(kind));
-                Err(config.unsupported("layer_types", reason))
-            }
-        };
-        let list = types.as_array().ok_or_else(|| config.wrong("layer_types", "not a list"))?;
-        if list.len() != value.len() {
-            let reason = format!("has {} entries for {} layers", list.len(), value.len());
-            return Err(config.wrong("layer_types", reason));
-        }
-        *value = list.iter().map(kind).collect::<Result<_>>()?;
+        *value = config.kinds(types, value.len(), SLIDING)?;
         Ok(())
     }
 

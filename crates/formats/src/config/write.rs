@@ -1,9 +1,9 @@
 //! A config.json that is written.
 
 use super::rope::{FULL, SLIDING, written};
-use super::{NORM_OFFSET, activation_names};
+use super::{DECAY, HEAD_ORDER, NORM_OFFSET, activation_names};
 use crate::architecture::fields::{Fields, Form, Key};
-use crate::architecture::{Architecture, Rope, RopeScaling, family};
+use crate::architecture::{Architecture, Decay, Rope, RopeScaling, family};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -33,6 +33,14 @@ pub fn to_json(architecture: &Architecture) -> Result<Value> {
     pairs.extend(family.own_keys());
     if architecture.norm.offset != family.norm_offset() {
         pairs.insert(NORM_OFFSET, architecture.norm.offset.into());
+    }
+    if let Some(delta) = architecture.delta_rules().next() {
+        if delta.order != family.head_order(Form::HuggingFace) {
+            pairs.insert(HEAD_ORDER, delta.order.name().into());
+        }
+        if delta.decay != Decay::in_form(Form::HuggingFace) {
+            pairs.insert(DECAY, delta.decay.name().into());
+        }
     }
     let mut writer = Writer { pairs, rope: Map::new(), sliding: None };
     let mut graph = architecture.clone();
@@ -135,6 +143,22 @@ impl Fields for Writer {
             let numbers: Vec<u8> = flags.iter().map(|&flag| flag.into()).collect();
             self.put(key, numbers.into());
         }
+        Ok(())
+    }
+
+    fn numbers(&mut self, key: &Key, value: &mut Option<Vec<usize>>) -> Result<()> {
+        self.put(key, value.clone().map_or(Value::Null, Value::from));
+        Ok(())
+    }
+
+    fn other_mixers(&mut self, kind: &'static str, value: &mut Option<Vec<bool>>) -> Result<()> {
+        let name = |&other: &bool| if other { kind } else { FULL };
+        let kinds: Option<Vec<&str>> = value.as_ref().map(|all| all.iter().map(name).collect());
+        self.pairs.insert("layer_types", kinds.into());
+        Ok(())
+    }
+
+    fn kv_heads(&mut self, _: &mut Option<Vec<usize>>) -> Result<()> {
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! the maths is refused by name.
 
 use super::fields::{Keys, Reader};
-use super::metadata::Metadata;
+use super::metadata::{Metadata, Value};
 use super::{Container, caps, keys, rope};
 use crate::architecture::family::{self, Family};
 use crate::architecture::refused;
@@ -16,9 +16,11 @@ pub fn read(container: &Container) -> Result<Architecture> {
     let (family, name) = read_family(metadata)?;
     let keys = Keys { metadata, architecture: name };
     let hidden_size = keys.required(keys::EMBEDDING_LENGTH, caps::WIDTH)?;
-    let layers = keys.required(keys::BLOCK_COUNT, caps::LAYERS)?;
+    let blocks = keys.required(keys::BLOCK_COUNT, caps::LAYERS)?;
+    let beyond = prediction_layers(&keys, family, blocks)?;
+    let layers = blocks - beyond;
     let heads = keys.required(keys::HEAD_COUNT, caps::WIDTH)?;
-    let kv_heads = keys.size(keys::HEAD_COUNT_KV, caps::WIDTH)?.unwrap_or(heads);
+    let kv_heads = keys.kv_heads(family)?.unwrap_or(heads);
     if !heads.is_multiple_of(kv_heads) {
         return Err(keys.error(
             keys::HEAD_COUNT_KV,
@@ -33,7 +35,7 @@ pub fn read(container: &Container) -> Result<Architecture> {
     let norm_eps = keys.positive(epsilon, keys::OWN_NORM_EPSILON)?;
     let vocab_size = keys.vocab_size(container)?;
     let rope = rope::read(container, &keys, family, head_dim)?;
-    let widths = keys.sizes(keys::FEED_FORWARD_LENGTH, layers, caps::INTERMEDIATE)?;
+    let widths = keys.sizes(keys::FEED_FORWARD_LENGTH, blocks, caps::INTERMEDIATE)?;
     let widths = metadata.required(&keys.of(keys::FEED_FORWARD_LENGTH), widths)?;
     let mut graph = Sizes {
         vocab_size,
@@ -58,10 +60,45 @@ pub fn read(container: &Container) -> Result<Architecture> {
             dense.intermediate_size = width;
         }
     }
-    let mut reader = Reader { keys: &keys, container, claimed: BTreeSet::new() };
+    let (claimed, layers) = (BTreeSet::new(), [layers, beyond]);
+    let mut reader = Reader { keys: &keys, container, claimed, layers };
     family.describe(&mut reader, &mut graph)?;
     keys.check_maths(&reader.claimed)?;
     Ok(graph)
+}
+
+/// Layers after those of the text model, which predict several tokens at once.
+fn prediction_layers(keys: &Keys, family: &dyn Family, blocks: usize) -> Result<usize> {
+    if !family.has_prediction_layers() {
+        return Ok(0);
+    }
+    let key = keys.of(keys::PREDICTION_LAYERS);
+    let beyond = keys.metadata.integer(&key, 0..=caps::LAYERS)?.unwrap_or(0) as usize;
+    match beyond < blocks {
+        true => Ok(beyond),
+        false => {
+            let reason = format!("is {beyond} of {blocks} layers, and none is left");
+            Err(keys.error(keys::PREDICTION_LAYERS, reason))
+        }
+    }
+}
+
+/// The tensors of layers that predict several tokens at once, and the number of those layers.
+pub(super) fn beyond<'a>(container: &Container<'a>) -> (Vec<&'a str>, usize) {
+    let count = || {
+        let (family, architecture) = read_family(&container.metadata)?;
+        let keys = Keys { metadata: &container.metadata, architecture };
+        let blocks = keys.required(keys::BLOCK_COUNT, caps::LAYERS)?;
+        Ok::<_, Error>((blocks, prediction_layers(&keys, family, blocks)?))
+    };
+    // What is wrong with the metadata is said elsewhere.
+    let (blocks, beyond) = count().unwrap_or_default();
+    let is_beyond = |name: &&str| {
+        let number = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+        let number = number.and_then(|(number, _)| number.parse().ok());
+        number.is_some_and(|number| (blocks - beyond..blocks).contains(&number))
+    };
+    (container.tensors.keys().copied().filter(is_beyond).collect(), beyond)
 }
 
 /// The family that `general.architecture` names, and that name.
@@ -84,6 +121,32 @@ fn read_family<'a>(metadata: &Metadata<'a>) -> Result<(&'static dyn Family, &'a 
 }
 
 impl Keys<'_> {
+    /// The number of key/value heads, which all layers with attention share.
+    fn kv_heads(&self, family: &dyn Family) -> Result<Option<usize>> {
+        let array = self.metadata.get(&self.of(keys::HEAD_COUNT_KV)).map(|entry| entry.value);
+        let (true, Some(Value::Array(array))) = (family.counts_heads_by_layer(), array) else {
+            return self.size(keys::HEAD_COUNT_KV, caps::WIDTH);
+        };
+        let mut values = array.iter().map(|(_, value)| value).filter(|v| *v != Value::Integer(0));
+        let Some(first) = values.next() else {
+            let reason = "is 0 in every layer, and one must have attention".into();
+            return Err(self.error(keys::HEAD_COUNT_KV, reason));
+        };
+        match first {
+            Value::Integer(heads) if (1..=i128::from(caps::WIDTH)).contains(&heads) => {
+                if values.all(|value| value == first) {
+                    return Ok(Some(heads as usize));
+                }
+                let reason = "must be the same in all layers with attention".into();
+                Err(self.error(keys::HEAD_COUNT_KV, reason))
+            }
+            _ => {
+                let reason = format!("must hold numbers from 0 to {}", caps::WIDTH);
+                Err(self.error(keys::HEAD_COUNT_KV, reason))
+            }
+        }
+    }
+
     /// Head width: key and value length, else hidden size over heads.
     fn head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize> {
         let head_dim = match self.size(keys::KEY_LENGTH, caps::WIDTH)? {

@@ -109,6 +109,47 @@ pub(super) struct Reader<'a> {
     pub container: &'a Container<'a>,
     /// Keys that the family reads.
     pub claimed: BTreeSet<&'static str>,
+    /// Number of layers, and of those after them that are left out.
+    pub layers: [usize; 2],
+}
+
+impl Reader<'_> {
+    /// The values of an array with one for every layer, those that are left out included.
+    fn by_layer<T>(
+        &self,
+        key: &str,
+        what: &str,
+        one: impl Fn(Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>> {
+        let name = self.keys.of(key);
+        let Some(array) = self.keys.metadata.array(&name)? else { return Ok(None) };
+        let values = array.iter().map(|(_, value)| one(value)).collect::<Option<Vec<T>>>();
+        let wrong = || self.keys.metadata.error(&name, format!("must hold {what}"));
+        let (mut values, [layers, beyond]) = (values.ok_or_else(wrong)?, self.layers);
+        if values.len() != layers + beyond {
+            let reason = format!("has {} entries for {} layers", values.len(), layers + beyond);
+            return Err(self.keys.error(key, reason));
+        }
+        values.truncate(layers);
+        Ok(Some(values))
+    }
+}
+
+/// True or false, or a number that stands for it.
+fn as_flag(value: Value) -> Option<bool> {
+    match value {
+        Value::Bool(flag) => Some(flag),
+        Value::Integer(flag @ (0 | 1)) => Some(flag == 1),
+        _ => None,
+    }
+}
+
+/// A whole number within the caps.
+fn as_number(value: Value) -> Option<usize> {
+    match value {
+        Value::Integer(n) if (0..=i128::from(caps::POSITIONS)).contains(&n) => Some(n as usize),
+        _ => None,
+    }
 }
 
 impl Fields for Reader<'_> {
@@ -144,7 +185,36 @@ impl Fields for Reader<'_> {
         Ok(())
     }
 
-    fn flags(&mut self, _: &Key, _: &mut Option<Vec<bool>>) -> Result<()> {
+    fn flags(&mut self, key: &Key, value: &mut Option<Vec<bool>>) -> Result<()> {
+        let Some(key) = key.gguf else { return Ok(()) };
+        if let Some(flags) = self.by_layer(key, "true or false", as_flag)? {
+            *value = Some(flags);
+        }
+        Ok(())
+    }
+
+    fn numbers(&mut self, key: &Key, value: &mut Option<Vec<usize>>) -> Result<()> {
+        let Some(key) = key.gguf else { return Ok(()) };
+        let name = self.keys.of(key);
+        if let Some(array) = self.keys.metadata.array(&name)? {
+            let numbers = array.iter().take(caps::LAYERS as usize + 1);
+            let numbers = numbers.map(|(_, value)| as_number(value)).collect::<Option<_>>();
+            let wrong = || self.keys.metadata.error(&name, "must hold whole numbers");
+            *value = Some(numbers.ok_or_else(wrong)?);
+        }
+        Ok(())
+    }
+
+    fn other_mixers(&mut self, _: &'static str, _: &mut Option<Vec<bool>>) -> Result<()> {
+        Ok(())
+    }
+
+    fn kv_heads(&mut self, value: &mut Option<Vec<usize>>) -> Result<()> {
+        if let Some(Value::Array(_)) =
+            self.keys.metadata.get(&self.keys.of(keys::HEAD_COUNT_KV)).map(|entry| entry.value)
+        {
+            *value = self.by_layer(keys::HEAD_COUNT_KV, "whole numbers", as_number)?;
+        }
         Ok(())
     }
 
@@ -152,18 +222,9 @@ impl Fields for Reader<'_> {
         let key = self.keys.of(keys::SLIDING_PATTERN);
         match self.keys.metadata.get(&key).map(|entry| entry.value) {
             None => Ok(()),
-            Some(Value::Array(array)) => {
-                let flag = |(_, value)| match value {
-                    Value::Bool(flag) => Ok(flag),
-                    Value::Integer(flag @ (0 | 1)) => Ok(flag == 1),
-                    _ => Err(self.keys.metadata.error(&key, "must hold true or false")),
-                };
-                let flags: Vec<bool> = array.iter().map(flag).collect::<Result<_>>()?;
-                if flags.len() != value.len() {
-                    let reason = format!("has {} entries for {} layers", flags.len(), value.len());
-                    return Err(self.keys.metadata.error(&key, reason));
-                }
-                *value = flags;
+            Some(Value::Array(_)) => {
+                let flags = self.by_layer(keys::SLIDING_PATTERN, "true or false", as_flag)?;
+                *value = flags.unwrap_or_default();
                 Ok(())
             }
             Some(_) => {
@@ -226,7 +287,9 @@ pub(super) fn write(graph: &Architecture, name: &str, entries: &mut Entries) -> 
         false => entries.u32(&key(keys::FEED_FORWARD_LENGTH), a.intermediate_size)?,
     }
     entries.u32(&key(keys::HEAD_COUNT), a.heads)?;
-    entries.u32(&key(keys::HEAD_COUNT_KV), a.kv_heads)?;
+    if !family.counts_heads_by_layer() {
+        entries.u32(&key(keys::HEAD_COUNT_KV), a.kv_heads)?;
+    }
     // The layers without a window, whose width the rotation goes by.
     let full = graph.attentions().find(|a| a.window.is_none());
     let head_dim = full.map_or(a.head_dim, |full| full.head_dim);
@@ -285,8 +348,29 @@ impl Fields for Writer<'_> {
         Ok(())
     }
 
-    fn flags(&mut self, _: &Key, _: &mut Option<Vec<bool>>) -> Result<()> {
+    fn flags(&mut self, key: &Key, value: &mut Option<Vec<bool>>) -> Result<()> {
+        if let (Some(key), Some(flags)) = (key.gguf, value) {
+            self.entries.booleans(&self.key(key), flags);
+        }
         Ok(())
+    }
+
+    fn numbers(&mut self, key: &Key, value: &mut Option<Vec<usize>>) -> Result<()> {
+        match (key.gguf, value) {
+            (Some(key), Some(numbers)) => self.entries.u32s(&self.key(key), numbers),
+            _ => Ok(()),
+        }
+    }
+
+    fn other_mixers(&mut self, _: &'static str, _: &mut Option<Vec<bool>>) -> Result<()> {
+        Ok(())
+    }
+
+    fn kv_heads(&mut self, value: &mut Option<Vec<usize>>) -> Result<()> {
+        match value {
+            Some(heads) => self.entries.u32s(&self.key(keys::HEAD_COUNT_KV), heads),
+            None => Ok(()),
+        }
     }
 
     fn sliding_layers(&mut self, value: &mut Vec<bool>, stored: bool) -> Result<()> {

@@ -21,6 +21,8 @@ pub const SPLIT_TENSORS: &str = "split.tensors.count";
 
 /// u32: number of layers.
 pub const BLOCK_COUNT: &str = "block_count";
+/// u32: how many of the last layers predict several tokens at once.
+pub const PREDICTION_LAYERS: &str = "nextn_predict_layers";
 /// u32: longest context in tokens.
 pub const CONTEXT_LENGTH: &str = "context_length";
 /// u32: hidden size.

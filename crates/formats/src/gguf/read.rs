@@ -6,16 +6,17 @@ use super::{
     Container, Files, GgmlType, TensorInfo, architecture, caps, keys, quantization, rope,
     vocabulary,
 };
-use crate::architecture::Architecture;
+use crate::architecture::{Architecture, Parameter, Role};
 use crate::architecture::fields::Form;
 use crate::architecture::storage::{self, Stored};
 use crate::blocks::packed;
 use crate::error::{Error, Result};
-use crate::model::{Model, TensorData};
+use crate::model::{Model, Tensor, TensorData};
 use crate::numbered::Numbered;
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 use half::vec::HalfBitsVecExt;
+use halfstep_kernels::Pool;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Reads a model from the bytes of a GGUF file, v2 or v3; errors name `file`.
@@ -38,7 +39,12 @@ pub(crate) fn read_files(mut files: Files) -> Result<Model> {
     let mut tensors = BTreeMap::new();
     for stored in stored {
         let info = &container.tensors[stored.name.as_str()];
-        let data = read_tensor(&stored, info, &mut sources[info.part])?;
+        let mut data = read_tensor(&stored, info, &mut sources[info.part])?;
+        if stored.pieces.iter().any(|piece| piece.tensor.role.is_vector()) && !info.kind.is_float()
+        {
+            let tensor = Tensor { shape: vec![stored.rows(), stored.cols()], data };
+            data = TensorData::F32(tensor.to_f32(&Pool::serial()));
+        }
         stored.take(info.file, data, &mut tensors)?;
     }
     let quantization = quantization::read(&container.metadata, &architecture, &tensors)?;
@@ -75,7 +81,8 @@ pub(super) fn plan(container: &Container) -> Result<Plan> {
     let metadata = &container.metadata;
     let architecture = architecture::read(container)?;
     let stored = storage::stored(&architecture, Form::Gguf);
-    let unread = storage::unread(&architecture, Form::Gguf);
+    let mut unread = storage::unread(&architecture, Form::Gguf);
+    unread.extend(architecture::beyond(container).0.into_iter().map(str::to_owned));
     check_tensors(container, architecture.family, &stored, &unread)?;
     let chat_template = read_chat_template(metadata)?;
     let provenance = read_provenance(metadata)?;
@@ -100,7 +107,13 @@ fn read_carried(metadata: &Metadata) -> BTreeMap<String, Carried> {
 pub(super) fn warnings(container: &Container) -> Vec<String> {
     let (file, bytes) = (container.metadata.file, container.trailing_bytes);
     let trailing = format!("{file}: {bytes} bytes after the last tensor are left out");
-    (bytes > 0).then_some(trailing).into_iter().collect()
+    let (tensors, layers) = architecture::beyond(container);
+    let beyond = format!(
+        "{file}: {} tensors of {layers} layers that predict several tokens at once are left out",
+        tensors.len()
+    );
+    let trailing = (bytes > 0).then_some(trailing);
+    trailing.into_iter().chain((!tensors.is_empty()).then_some(beyond)).collect()
 }
 
 /// The name that the metadata give, else that of the file.
@@ -140,8 +153,10 @@ fn check_tensors(
                 got: info.shape(),
             });
         }
-        let is_vector = stored.pieces.iter().any(|piece| piece.tensor.role.is_vector());
-        if is_vector && !info.kind.is_float() {
+        let must_be_float = |role: Role| role.is_vector() && !may_be_quantized(role);
+        if stored.pieces.iter().any(|piece| must_be_float(piece.tensor.role))
+            && !info.kind.is_float()
+        {
             return Err(error_at(
                 info.file,
                 info.described_at,
@@ -162,6 +177,12 @@ fn check_tensors(
         }
         None => Ok(()),
     }
+}
+
+/// Whether files have blocks of a tensor that is float in a model: small matrices, which are read as
+/// f32.
+fn may_be_quantized(role: Role) -> bool {
+    matches!(role, Role::Parameter(Parameter::DeltaWrite | Parameter::DeltaDecay))
 }
 
 fn read_chat_template(metadata: &Metadata) -> Result<Option<String>> {

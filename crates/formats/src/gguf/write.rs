@@ -15,8 +15,10 @@ use crate::architecture::storage::{self, Stored};
 use crate::architecture::{Architecture, Role, family};
 use crate::blocks::{self, packed};
 use crate::error::{Error, Result};
+use crate::forms;
 use crate::model::{Model, Tensor, TensorData};
 use crate::tokenizer::{Prefix, TokenKind, TokenizerModel, Vocabulary, unused_token};
+use std::borrow::Cow;
 use std::io::Write;
 
 const VERSION: u32 = 3;
@@ -73,11 +75,10 @@ struct Planned<'a> {
 
 enum Data<'a> {
     /// Rows of tensors of the model: the tensor and its row for each row of the file, which are
-    /// those of one tensor where there is no list. `add` is added to each value.
+    /// those of one tensor where there is no list.
     Of {
-        tensors: Vec<&'a Tensor>,
+        tensors: Vec<Cow<'a, Tensor>>,
         sources: Option<Vec<(usize, usize)>>,
-        add: f32,
     },
     RopeFactors(Vec<f32>),
 }
@@ -89,23 +90,22 @@ impl Planned<'_> {
 
     /// Bytes of row `row` of the file.
     fn row_bytes(&self, row: usize) -> Result<Vec<u8>> {
-        let (tensors, sources, add) = match &self.data {
+        let (tensors, sources) = match &self.data {
             Data::RopeFactors(factors) => {
                 return Ok(factors.iter().flat_map(|f| f.to_le_bytes()).collect());
             }
-            Data::Of { tensors, sources, add } => (tensors, sources, *add),
+            Data::Of { tensors, sources } => (tensors, sources),
         };
         let (tensor, row) = sources.as_ref().map_or((0, row), |sources| sources[row]);
-        let (tensor, range) = (tensors[tensor], row * self.cols..(row + 1) * self.cols);
-        let sum = |x: f32| (x + add).to_le_bytes();
+        let (tensor, range) = (&*tensors[tensor], row * self.cols..(row + 1) * self.cols);
         Ok(match (&tensor.data, self.kind) {
-            (TensorData::F32(v), _) => v[range].iter().flat_map(|&x| sum(x)).collect(),
+            (TensorData::F32(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
             // Norms, biases and the like are F32 in GGUF whatever they were.
             (TensorData::F16(v), GgmlType::F32) => {
-                v[range].iter().flat_map(|x| sum(x.to_f32())).collect()
+                v[range].iter().flat_map(|x| x.to_f32().to_le_bytes()).collect()
             }
             (TensorData::BF16(v), GgmlType::F32) => {
-                v[range].iter().flat_map(|x| sum(x.to_f32())).collect()
+                v[range].iter().flat_map(|x| x.to_f32().to_le_bytes()).collect()
             }
             (TensorData::F16(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
             (TensorData::BF16(v), _) => v[range].iter().flat_map(|x| x.to_le_bytes()).collect(),
@@ -132,6 +132,7 @@ fn with_tensor(error: Error, name: &str) -> Error {
 
 /// Every tensor of the architecture, checked against it, and the rope factors if there are any.
 fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
+    let held = model.architecture.in_form(Form::Gguf);
     let mut planned = vec![];
     for stored in storage::stored(&model.architecture, Form::Gguf) {
         let mut tensors = vec![];
@@ -153,9 +154,10 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
                 });
             }
             kinds.push(stored_kind(tensor, spec.role, &spec.name)?);
-            tensors.push(tensor);
+            let forms = [&model.architecture, &held];
+            tensors.push(forms::in_file(FORMAT, tensor, piece, forms)?);
         }
-        planned.push(of_pieces(stored, tensors, &kinds, model.architecture.norm.offset)?);
+        planned.push(of_pieces(stored, tensors, &kinds)?);
     }
     let ropes = model.architecture.attentions().filter_map(|a| a.rope.as_ref());
     let factors = ropes.map(rope::tensors).find(|factors| !factors.is_empty());
@@ -176,11 +178,10 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
 /// A tensor of the file out of those of the model, which must all be of one type.
 fn of_pieces<'a>(
     stored: Stored,
-    tensors: Vec<&'a Tensor>,
+    tensors: Vec<Cow<'a, Tensor>>,
     kinds: &[GgmlType],
-    offset: f64,
 ) -> Result<Planned<'a>> {
-    let (kind, role) = (kinds[0], stored.pieces[0].tensor.role);
+    let kind = kinds[0];
     if let Some(other) = kinds.iter().position(|&other| other != kind) {
         let reason = format!(
             "{} of {} is {}, and {} is {}: a GGUF file holds both in one tensor, so they must be \
@@ -193,13 +194,13 @@ fn of_pieces<'a>(
         );
         return Err(Error::Unencodable { format: FORMAT.into(), row: 0, reason });
     }
-    let (sources, add) = (stored.sources(), if role.is_norm() { offset as f32 } else { 0.0 });
+    let sources = stored.sources();
     let (rows, cols) = match (&sources, tensors[..].first()) {
         (None, Some(tensor)) => (tensor.rows(), tensor.cols()),
         _ => (stored.rows(), stored.cols()),
     };
     let Stored { name, shape, .. } = stored;
-    Ok(Planned { name, shape, kind, rows, cols, data: Data::Of { tensors, sources, add } })
+    Ok(Planned { name, shape, kind, rows, cols, data: Data::Of { tensors, sources } })
 }
 
 /// Whether there are as many values as the shape needs.

@@ -184,7 +184,7 @@ impl Draw {
             Some(RopeScaling::Factors((0..turned / 2).map(|i| 1.0 + i as f32).collect())),
         ]);
         let pairs = self.of([RopePairs::Half, RopePairs::Interleaved]);
-        Rope { theta: self.of([100.0, 10_000.0]), turned, pairs, scaling }
+        Rope { theta: self.of([100.0, 10_000.0]), turned, pairs, scaling, sections: None }
     }
 
     fn dense(&mut self, intermediate_size: usize, sub_norm: bool) -> Dense {

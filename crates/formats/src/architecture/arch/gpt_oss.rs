@@ -4,7 +4,7 @@
 use crate::architecture::fields::{
     self, EXPERTS_USED, Fields, Form, Key, SWIGLU_ALPHA, SWIGLU_LIMIT, Sliding,
 };
-use crate::architecture::storage::{Piece, Rows, Stored};
+use crate::architecture::storage::{Columns, Piece, Rows, Stored};
 use crate::architecture::{
     Activation, Architecture, Dense, Experts, Family, Linear, Role, Routing, Score, storage,
 };
@@ -153,6 +153,7 @@ fn stacked(family: &GptOss, graph: &Architecture) -> Vec<Stored> {
         let piece = Piece {
             tensor: tensor.clone(),
             rows: Rows::From { first: expert * rows + second, step },
+            columns: Columns::Same,
         };
         match out.iter_mut().rev().find(|stored| stored.name == name) {
             Some(stored) => stored.pieces.push(piece),
