@@ -1,16 +1,19 @@
 //! The forward pass, read off the architecture.
 //!
-//! Per layer: `h = x + Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))` with `n = norm(x)`, then `y =
-//! h + Wdown act(Wgate m, Wup m)` with `m = norm(h)`, each with what the fields of the layer say;
-//! in the end the final norm and the head.
+//! Per layer: `h = x + mix(n)` with `n = norm(x)`, then `y = h + Wdown act(Wgate m, Wup m)` with `m
+//! = norm(h)`, each with what the fields of the layer say; in the end the final norm and the head.
+//! The mixer is attention in most layers, `Wo attn(rope(Wq n), Qk(rope(Wk n)), Qv(Wv n))`.
 //! Every row's numbers depend on the rows before it through the cache alone, and no operation's
 //! order depends on the number of rows: prefill and decode give the same bytes.
 
 mod attention;
 mod build;
 mod check;
+mod convolution;
+mod delta_rule;
 mod experts;
 mod feed_forward;
+mod mixer;
 mod norm;
 mod per_layer_input;
 mod workspace;
@@ -18,13 +21,13 @@ mod workspace;
 use crate::cache::{Decoded, LayerCache};
 use crate::matrix::Projection;
 use crate::{Cache, Error, Result};
-use attention::Attention;
 use feed_forward::FeedForward;
 use halfstep_formats::Architecture;
-use halfstep_formats::architecture::{Layer, Rope};
+use halfstep_formats::architecture::Rope;
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::rope::{RopeTable, turns};
 use halfstep_kernels::ops::softcap::softcap;
+use mixer::Mixer;
 use norm::{NormLayer, add_and_norm};
 use per_layer_input::{PerLayerGate, PerLayerInput};
 use std::sync::Arc;
@@ -87,7 +90,7 @@ struct Rotation {
 /// A layer. Norms are None where there is none.
 struct Block {
     attn_norm: Option<NormLayer>,
-    attention: Attention,
+    mixer: Mixer,
     post_attention: Option<NormLayer>,
     ffn_norm: Option<NormLayer>,
     feed_forward: FeedForward,
@@ -176,16 +179,8 @@ impl Network {
         }
     }
 
-    /// Nothing is kept of layers that read the keys and values of others.
     pub(crate) fn empty_layers(&self) -> Vec<LayerCache> {
-        let layers = self.architecture.layers.iter().zip(&self.blocks);
-        let empty = |(layer, block): (&Layer, &Block)| {
-            let own = block.attention.own.as_ref();
-            own.map_or_else(LayerCache::none, |own| {
-                own.empty_cache(layer.attention().expect("attention"))
-            })
-        };
-        layers.map(empty).collect()
+        self.blocks.iter().map(|block| block.mixer.empty_cache()).collect()
     }
 
     /// Whether `tokens` may follow what is in the cache.
@@ -277,7 +272,8 @@ impl Network {
         if a.embed_scale != 1.0 {
             multiply(&mut x, a.embed_scale as f32);
         }
-        let mut work = Workspace { rows: tokens.len(), ..Workspace::default() };
+        let (normed, branch) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        let mut work = Workspace { rows: tokens.len(), normed, branch, ..Workspace::default() };
         if let Some(input) = &self.per_layer_input {
             work.beside = input.rows(&self.pool, tokens, &x);
         }
@@ -320,9 +316,12 @@ impl Network {
     /// One layer, x being its input and then its output.
     fn layer(&self, i: usize, block: &Block, runs: &mut [Run], x: &mut [f32], w: &mut Workspace) {
         let (layer, pool) = (&self.architecture.layers[i], &self.pool);
-        w.fit(self.architecture.hidden_size, layer);
         add_and_norm(pool, &block.attn_norm, x, None, &mut w.normed);
-        self.attention(layer.attention().expect("attention"), &block.attention, runs, w);
+        match &block.mixer {
+            Mixer::Attention(attention) => self.attention(attention, runs, w),
+            Mixer::DeltaRule(delta) => delta.apply(pool, i, runs, w),
+            Mixer::Convolution(convolution) => convolution.apply(pool, i, runs, w),
+        }
         w.finish(pool, &block.post_attention, layer.residual_scale);
         let mut attended = vec![];
         if layer.parallel {
@@ -355,7 +354,7 @@ impl Block {
         let norms =
             [&self.attn_norm, &self.post_attention, &self.ffn_norm, &self.post_feed_forward];
         norms.into_iter().flatten().map(NormLayer::bytes).sum::<usize>()
-            + self.attention.bytes()
+            + self.mixer.bytes()
             + self.feed_forward.bytes()
             + self.per_layer.as_ref().map_or(0, PerLayerGate::bytes)
             + self.output_scale.as_ref().map_or(0, size_of_val)

@@ -162,13 +162,13 @@ fn difference(file: &Model, folder: &Architecture) -> Option<String> {
         graph.logit_scale = single(graph.logit_scale);
         for layer in &mut graph.layers {
             layer.residual_scale = single(layer.residual_scale);
-            layer.attention_mut().expect("attention").scale =
-                layer.attention().expect("attention").scale.map(single);
-            if let Some(temper) = &mut layer.attention_mut().expect("attention").temper {
+            let Some(attention) = layer.attention_mut() else { continue };
+            attention.scale = attention.scale.map(single);
+            if let Some(temper) = &mut attention.temper {
                 temper.beta = single(temper.beta);
             }
             // Their frequencies are compared below.
-            layer.attention_mut().expect("attention").rope = None;
+            attention.rope = None;
         }
         format!("{graph:#?}")
     };
@@ -177,9 +177,8 @@ fn difference(file: &Model, folder: &Architecture) -> Option<String> {
     if let Some((a, b)) = lines {
         return Some(format!("{} where the folder has {}", a.trim(), b.trim()));
     }
-    for (a, b) in file.architecture.layers.iter().zip(&folder.layers) {
-        let [a, b] = [a, b]
-            .map(|layer| layer.attention().expect("attention").rope_table(folder.max_positions));
+    for (a, b) in file.architecture.attentions().zip(folder.attentions()) {
+        let [a, b] = [a, b].map(|attention| attention.rope_table(folder.max_positions));
         let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-5 * b.abs();
         let same = a.turned() == b.turned()
             && a.inverse_frequencies.iter().zip(&b.inverse_frequencies).all(close);

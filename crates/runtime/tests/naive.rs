@@ -3,9 +3,10 @@
 mod models;
 
 use halfstep_formats::architecture::{
-    Activation, ActivationSite, Attention, Dense, EMBEDDING, Experts, FINAL_NORM, FeedForward,
-    HEAD, Layer, Linear, Norm, NormKind, PER_LAYER_EMBEDDING, PER_LAYER_MODEL_PROJECTION,
-    PER_LAYER_NORM, Parameter, PerLayerInput, QkNorm, Rope, RopeScaling, Score, Temper,
+    Activation, ActivationSite, Attention, Decay, DeltaRule, Dense, EMBEDDING, Experts, FINAL_NORM,
+    FeedForward, HEAD, Layer, Linear, Mixer, Norm, NormKind, PER_LAYER_EMBEDDING,
+    PER_LAYER_MODEL_PROJECTION, PER_LAYER_NORM, Parameter, PerLayerInput, QkNorm, Rope,
+    RopeScaling, Score, Temper,
 };
 use halfstep_formats::linear_parts::{LinearParts, OnlineMap, PostNorm, Term};
 use halfstep_formats::{Model, Quantization};
@@ -122,12 +123,14 @@ impl Naive<'_> {
 
     /// x as it is where there is no such norm.
     fn norm(&self, x: Rows, norm: Norm, layer: usize) -> Rows {
-        let a = self.attention(layer);
-        let heads = matches!(norm, Norm::Query | Norm::Key);
-        let (width, kind) = match a.qk_norm {
-            Some(QkNorm::Head) if heads => (a.head_dim, self.model.architecture.norm.kind),
-            Some(QkNorm::PerHead) if heads => (a.head_dim, NormKind::Layer),
-            _ => (x[0].len(), self.model.architecture.norm.kind),
+        let usual = self.model.architecture.norm.kind;
+        let (width, kind) = match (norm, self.layer(layer).attention()) {
+            (Norm::Query | Norm::Key, Some(a)) => match a.qk_norm {
+                Some(QkNorm::Head) => (a.head_dim, usual),
+                Some(QkNorm::PerHead) => (a.head_dim, NormKind::Layer),
+                _ => (x[0].len(), usual),
+            },
+            _ => (x[0].len(), usual),
         };
         self.norm_by(x, &norm.weight_name(layer), kind, width)
     }
@@ -226,10 +229,36 @@ impl Naive<'_> {
         (0..q.len()).map(row).collect()
     }
 
-    /// The output linear of the attention over n; what is kept is of all layers before.
+    /// What the mixer makes of n; what is kept is of all layers before.
     fn mix(&self, n: &Rows, layer: usize, kept: &mut Vec<(Rows, Rows)>) -> Rows {
+        match &self.layer(layer).mixer {
+            Mixer::Attention(_) => self.attended(n, layer, kept),
+            Mixer::DeltaRule(delta) => {
+                kept.push((vec![], vec![]));
+                self.delta_rule(n, delta, layer)
+            }
+            Mixer::Convolution(_) => {
+                kept.push((vec![], vec![]));
+                self.short_convolution(n, layer)
+            }
+        }
+    }
+
+    /// The output linear of the attention over n.
+    fn attended(&self, n: &Rows, layer: usize, kept: &mut Vec<(Rows, Rows)>) -> Rows {
         let a = self.attention(layer);
-        let q = self.norm(self.linear(n, Linear::Q, layer), Norm::Query, layer);
+        let mut q = self.linear(n, Linear::Q, layer);
+        let mut gates: Rows = vec![];
+        if a.gate {
+            let part = |x: &Vec<f64>, which: usize| {
+                x.chunks(2 * a.head_dim)
+                    .flat_map(|x| x.chunks(a.head_dim).nth(which).unwrap().to_vec())
+                    .collect()
+            };
+            gates = q.iter().map(|x| part(x, 1)).collect();
+            q = q.iter().map(|x| part(x, 0)).collect();
+        }
+        let q = self.norm(q, Norm::Query, layer);
         let new = match a.kv_from {
             Some(source) => kept[source].clone(),
             None => {
@@ -242,9 +271,85 @@ impl Naive<'_> {
                 )
             }
         };
-        let attended = self.attend(&self.rope(&q, layer), &new.0, &new.1, layer);
+        let mut attended = self.attend(&self.rope(&q, layer), &new.0, &new.1, layer);
+        for (y, gates) in attended.iter_mut().zip(&gates) {
+            y.iter_mut().zip(gates).for_each(|(y, &g)| *y *= sigmoid(g));
+        }
         kept.push(new);
         self.linear(&self.norm(attended, Norm::AttentionOutput, layer), Linear::O, layer)
+    }
+
+    /// `y[t] = sum_k kernel[k] x[t - K + 1 + k]` of each channel.
+    fn convolved(&self, x: &Rows, kernel: &str) -> Rows {
+        let (kernel, channels) = (self.tensor(kernel), x[0].len());
+        let size = kernel.len() / channels;
+        let at = |t: usize, c: usize| {
+            let seen = (0..size).filter(|k| t + k + 1 >= size);
+            seen.map(|k| kernel[c * size + k] * x[t + k + 1 - size][c]).sum()
+        };
+        (0..x.len()).map(|t| (0..channels).map(|c| at(t, c)).collect()).collect()
+    }
+
+    fn short_convolution(&self, n: &Rows, layer: usize) -> Rows {
+        let (x, d) = (self.linear(n, Linear::ConvolutionIn, layer), n[0].len());
+        let product = |x: &Vec<f64>| (0..d).map(|i| x[i] * x[2 * d + i]).collect();
+        let products: Rows = x.iter().map(product).collect();
+        let mut y = self.convolved(&products, &Parameter::ConvolutionKernel.name_in(layer));
+        for (y, x) in y.iter_mut().zip(&x) {
+            y.iter_mut().zip(&x[d..]).for_each(|(y, c)| *y *= c);
+        }
+        self.linear(&y, Linear::ConvolutionOut, layer)
+    }
+
+    fn delta_rule(&self, n: &Rows, delta: &DeltaRule, layer: usize) -> Rows {
+        let parameter = |parameter: Parameter| self.tensor(&parameter.name_in(layer));
+        let (write, decay) = (parameter(Parameter::DeltaWrite), parameter(Parameter::DeltaDecay));
+        let (bias, rate) = (parameter(Parameter::DeltaDecayBias), parameter(Parameter::DeltaRate));
+        let [dk, dv] = [delta.key_dim, delta.value_dim];
+        let qkv = self.linear(n, Linear::DeltaQkv, layer);
+        let qkv = self.convolved(&qkv, &Parameter::DeltaKernel.name_in(layer));
+        let gate = self.linear(n, Linear::DeltaGate, layer);
+        let weight = self.tensor(&Norm::Delta.weight_name(layer));
+        let eps = self.model.architecture.norm.eps;
+        let dot = |w: &[f64], x: &[f64]| w.iter().zip(x).map(|(w, x)| w * x).sum::<f64>();
+        let unit = |x: &[f64]| {
+            let length = (dot(x, x) + 1e-6).sqrt();
+            x.iter().map(|x| x / length).collect::<Vec<f64>>()
+        };
+        let mut states = vec![vec![vec![0.0; dv]; dk]; delta.value_heads];
+        let row = |((n, qkv), gate): ((&Vec<f64>, &Vec<f64>), &Vec<f64>)| {
+            let c: Vec<f64> = qkv.iter().map(|&x| x * sigmoid(x)).collect();
+            let (q, rest) = c.split_at(delta.key_heads * dk);
+            let (k, v) = rest.split_at(delta.key_heads * dk);
+            let mut out = vec![];
+            for (h, state) in states.iter_mut().enumerate() {
+                let at = delta.key_head(h) * dk;
+                let (q, k) = (unit(&q[at..at + dk]), unit(&k[at..at + dk]));
+                let of_row = |w: &[f64]| dot(&w[h * n.len()..(h + 1) * n.len()], n);
+                let b = sigmoid(of_row(&write));
+                let rate = match delta.decay {
+                    Decay::Logarithm => rate[h].exp(),
+                    Decay::Negative => -rate[h],
+                };
+                let g = (-rate * (of_row(&decay) + bias[h]).exp().ln_1p()).exp();
+                state.iter_mut().flatten().for_each(|s| *s *= g);
+                let mut y = vec![0.0; dv];
+                for (j, y) in y.iter_mut().enumerate() {
+                    let recalled: f64 = state.iter().zip(&k).map(|(s, k)| s[j] * k).sum();
+                    let error = b * (v[h * dv + j] - recalled);
+                    state.iter_mut().zip(&k).for_each(|(s, k)| s[j] += k * error);
+                    let read: f64 = state.iter().zip(&q).map(|(s, q)| s[j] * q).sum();
+                    *y = read / (dk as f64).sqrt();
+                }
+                let size = (dot(&y, &y) / dv as f64 + eps).sqrt();
+                let gates = &gate[h * dv..(h + 1) * dv];
+                let gated = y.iter().zip(&weight).zip(gates);
+                out.extend(gated.map(|((y, w), &z)| y / size * w * z * sigmoid(z)));
+            }
+            out
+        };
+        let y = n.iter().zip(&qkv).zip(&gate).map(row).collect();
+        self.linear(&y, Linear::DeltaOut, layer)
     }
 
     /// Each head divided by its root mean square.
@@ -575,7 +680,8 @@ fn the_random_graphs_have_every_field() {
         softcap: Some|window: Some(1)|window: Some(6)|sinks: true|temper: Some|sub_norm: true|\
         kv_from: Some|Dense(|Experts(|GeluTanh|SquaredRelu|Clamped {|gated: false|Softmax,|\
         SoftmaxOfChosen|Sigmoid|choice_bias: true|groups: Some|normalise: true|scale: 2.5|\
-        shared: Some|shared_gate: true|original: 5|original: 200";
+        shared: Some|shared_gate: true|original: 5|original: 200|gate: true|DeltaRule(|\
+        Convolution(|Grouped|Tiled|Logarithm|Negative|kernel: 1|kernel: 4|value_heads: 4|key_heads: 3";
     for field in fields.split('|') {
         assert!(all.contains(field), "{field}");
     }

@@ -2,9 +2,10 @@
 //! perplexity does not move with the batch.
 mod models;
 
+use halfstep_formats::Model;
 use halfstep_kernels::dispatch::{available, force};
 use halfstep_runtime::network::Logits;
-use halfstep_runtime::{Cache, Network};
+use halfstep_runtime::{Cache, Error, Network};
 use models::{network, tokens, zoo};
 
 /// Logits of all `tokens`, fed in pieces of the given lengths.
@@ -110,6 +111,9 @@ fn a_truncated_cache_goes_on_as_if_the_rest_had_never_been() {
         let tokens = tokens(20, model.architecture.vocab_size);
         let mut cache = Cache::for_length(&network, 20);
         network.forward(&tokens[..15], &mut cache, Logits::None).unwrap();
+        if !has_attention_only(&model) {
+            continue;
+        }
         cache.truncate(8).unwrap();
         assert_eq!(cache.len(), 8);
         let again = network.forward(&tokens[15..], &mut cache, Logits::All).unwrap();
@@ -120,6 +124,42 @@ fn a_truncated_cache_goes_on_as_if_the_rest_had_never_been() {
             "{name}"
         );
     }
+}
+
+fn has_attention_only(model: &Model) -> bool {
+    model.architecture.layers.iter().all(|layer| layer.attention().is_some())
+}
+
+/// No token can be taken out of a state: the way back is a clone, or the beginning.
+#[test]
+fn a_cache_with_states_goes_back_by_a_clone_or_to_the_beginning() {
+    let with_states = zoo().into_iter().filter(|(_, model)| !has_attention_only(model));
+    let mut count = 0;
+    for (name, model) in with_states {
+        let network = network(&model, 1);
+        let tokens = tokens(20, model.architecture.vocab_size);
+        let mut cache = Cache::for_length(&network, 20);
+        network.forward(&tokens[..8], &mut cache, Logits::None).unwrap();
+        let mut kept = cache.clone();
+        network.forward(&tokens[8..15], &mut cache, Logits::None).unwrap();
+        let bytes = cache.memory_bytes();
+        let Err(Error::Argument { field, reason }) = cache.truncate(8) else { panic!("{name}") };
+        assert!(field == "len" && reason.contains("clone"), "{name}: {reason}");
+        assert_eq!((cache.len(), cache.memory_bytes()), (15, bytes), "{name}");
+        cache.truncate(15).unwrap();
+        let went_on = network.forward(&tokens[15..], &mut cache, Logits::All).unwrap();
+        let mut whole = Cache::for_length(&network, 20);
+        let all = network.forward(&tokens, &mut whole, Logits::All).unwrap();
+        let vocab = model.architecture.vocab_size;
+        assert!(went_on == all[15 * vocab..], "{name}");
+        let again = network.forward(&tokens[8..], &mut kept, Logits::All).unwrap();
+        assert!(again == all[8 * vocab..], "{name}");
+        cache.truncate(0).unwrap();
+        let begun = network.forward(&tokens, &mut cache, Logits::All).unwrap();
+        assert!(begun == all, "{name}");
+        count += 1;
+    }
+    assert!(count > 5, "{count} models with states");
 }
 
 #[test]

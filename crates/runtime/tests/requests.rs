@@ -1,7 +1,9 @@
 //! Generation and scoring as asked for, and what wrong requests get.
 mod models;
 
-use halfstep_formats::architecture::{Dense, Experts, FeedForward, Routing, Score};
+use halfstep_formats::architecture::{
+    Convolution, Decay, DeltaRule, Dense, Experts, FeedForward, HeadOrder, Mixer, Routing, Score,
+};
 use halfstep_formats::{Error as FormatError, TensorData};
 use halfstep_kernels::{ActivationSpec, Pool, QuantSpec};
 use halfstep_runtime::generate::Generator;
@@ -325,6 +327,41 @@ fn graphs_without_a_meaning_are_refused_by_layer() {
     let (layer, reason) =
         refused(|graph| graph.layers[0].attention_mut().expect("attention").window = Some(0));
     assert!(layer == "layer 0" && reason.contains("window"), "{layer}: {reason}");
+    let delta = DeltaRule {
+        key_heads: 2,
+        value_heads: 4,
+        key_dim: 8,
+        value_dim: 16,
+        kernel: 4,
+        order: HeadOrder::Grouped,
+        decay: Decay::Logarithm,
+    };
+    for (mixer, what) in [
+        (Mixer::Convolution(Convolution { kernel: 0 }), "sees no positions"),
+        (Mixer::DeltaRule(DeltaRule { kernel: 0, ..delta }), "sees no positions"),
+        (Mixer::DeltaRule(DeltaRule { value_heads: 3, ..delta }), "no multiple of 2"),
+        (Mixer::DeltaRule(DeltaRule { key_heads: 0, ..delta }), "0 key heads of 8"),
+        (Mixer::DeltaRule(DeltaRule { key_dim: 0, ..delta }), "2 key heads of 0"),
+        (Mixer::DeltaRule(DeltaRule { value_dim: 0, ..delta }), "4 value heads of 0"),
+        (Mixer::DeltaRule(DeltaRule { value_heads: 0, ..delta }), "0 value heads"),
+        (Mixer::DeltaRule(DeltaRule { key_dim: 1 << 21, ..delta }), "2097152 by 16"),
+        (Mixer::DeltaRule(DeltaRule { value_dim: usize::MAX / 2, ..delta }), "4 matrices"),
+    ] {
+        let mut model = float_model(architecture());
+        model.architecture.layers[2].mixer = mixer.clone();
+        let Err(error) = Network::new(&model, Arithmetic::Auto, Pool::new(1)) else {
+            panic!("{mixer:?}")
+        };
+        let error = error.to_string();
+        assert!(error.contains("layer 2") && error.contains(what), "{error}");
+    }
+    let mut model = float_model(architecture());
+    model.architecture.layers[0].mixer = Mixer::DeltaRule(delta);
+    model.architecture.layers[1].attention_mut().expect("attention").kv_from = Some(0);
+    let Err(error) = Network::new(&model, Arithmetic::Auto, Pool::new(1)) else {
+        panic!("keys and values of a layer without them")
+    };
+    assert!(error.to_string().contains("of layer 0"), "{error}");
     for (used, groups) in [(5, None), (0, None), (3, Some([2, 1])), (1, Some([3, 1]))] {
         let mut graph = architecture();
         let routing = Routing {

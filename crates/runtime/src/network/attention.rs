@@ -1,15 +1,17 @@
-//! The first half of a layer: attention over the cache.
+//! Attention over the cache.
 
 use super::norm::NormLayer;
 use super::{ATTEND_ROWS, Network, Run, Workspace, multiply};
-use crate::cache::{Kept, LayerCache};
+use crate::cache::{AttentionCache, Kept, LayerCache};
 use crate::matrix::{Projection, apply_all};
 use halfstep_formats::architecture::{self as graph, Temper};
 use halfstep_kernels::math::ln_f64;
+use halfstep_kernels::ops::activation::{Activation, gated};
 use halfstep_kernels::ops::attend::{Keys, Scores, attend_with};
 use halfstep_kernels::ops::rope::turn;
 
 pub(super) struct Attention {
+    pub graph: graph::Attention,
     pub q: Projection,
     /// None: the keys and values of an earlier layer are read.
     pub own: Option<KeysAndValues>,
@@ -37,13 +39,15 @@ pub(super) struct KeysAndValues {
     pub window: Option<usize>,
 }
 
-impl KeysAndValues {
-    pub fn empty_cache(&self, a: &graph::Attention) -> LayerCache {
-        LayerCache::new(a.kv_heads, a.head_dim, self.keys, self.values).of_window(self.window)
-    }
-}
-
 impl Attention {
+    /// Nothing is kept of a layer that reads the keys and values of another one.
+    pub fn empty_cache(&self) -> LayerCache {
+        let Some(own) = &self.own else { return LayerCache::Nothing };
+        let (heads, width) = (self.graph.kv_heads, self.graph.head_dim);
+        let kept = AttentionCache::new(heads, width, own.keys, own.values);
+        LayerCache::Attention(kept.of_window(own.window))
+    }
+
     /// Bytes held in memory.
     pub fn bytes(&self) -> usize {
         let own = self.own.as_ref();
@@ -58,28 +62,10 @@ impl Attention {
 
 impl Network {
     /// Wo attn(...) of the normalised rows, the new keys and values going into the caches first.
-    pub(super) fn attention(
-        &self,
-        a: &graph::Attention,
-        block: &Attention,
-        runs: &mut [Run],
-        w: &mut Workspace,
-    ) {
-        let pool = &self.pool;
-        match &block.own {
-            Some(own) => {
-                let outputs = [(&block.q, &mut w.q[..]), (&own.k, &mut w.k), (&own.v, &mut w.v)];
-                apply_all(pool, &w.normed, w.rows, outputs);
-                if let Some(norm) = &own.key_norm {
-                    norm.apply_to(pool, &mut w.k, &mut w.k_turned);
-                }
-                self.turn(block.rope, &w.turns, a.kv_heads, &mut w.k, &mut w.k_turned);
-                if let Some(norm) = &own.value_norm {
-                    norm.apply_to(pool, &mut w.v, &mut w.k);
-                }
-            }
-            None => block.q.apply(pool, &w.normed, &mut w.q, w.rows),
-        }
+    pub(super) fn attention(&self, block: &Attention, runs: &mut [Run], w: &mut Workspace) {
+        let (a, pool) = (&block.graph, &self.pool);
+        w.fit_attention(a);
+        self.project(block, w);
         if let Some(norm) = &block.query_norm {
             norm.apply_to(pool, &mut w.q, &mut w.q_turned);
         }
@@ -92,7 +78,7 @@ impl Network {
         }
         let (width, mut from) = (a.key_width(), 0);
         for (run, decoded) in runs.iter_mut().zip(&mut w.decoded) {
-            let kept = &mut run.cache.layers[block.source];
+            let kept = run.cache.layers[block.source].attention_mut();
             if block.own.is_some() {
                 let rows = from * width..(from + run.rows) * width;
                 kept.append(pool, &w.k_turned[rows.clone()], &w.v[rows]);
@@ -100,11 +86,43 @@ impl Network {
             kept.decode(pool, decoded);
             from += run.rows;
         }
-        self.attend(a, block, runs, w);
+        self.attend(block, runs, w);
+        if a.gate {
+            gated(pool, Activation::Sigmoid, &w.gate, &w.attended, &mut w.q);
+            std::mem::swap(&mut w.attended, &mut w.q);
+        }
         if let Some(norm) = &block.sub_norm {
             norm.apply_to(pool, &mut w.attended, &mut w.q);
         }
         block.o.apply(pool, &w.attended, &mut w.branch, w.rows);
+    }
+
+    /// Queries and gates; new keys and values as they are kept.
+    fn project(&self, block: &Attention, w: &mut Workspace) {
+        let (a, pool) = (&block.graph, &self.pool);
+        let q = if a.gate { &mut w.q_and_gate } else { &mut w.q };
+        match &block.own {
+            Some(own) => {
+                let outputs = [(&block.q, &mut q[..]), (&own.k, &mut w.k), (&own.v, &mut w.v)];
+                apply_all(pool, &w.normed, w.rows, outputs);
+                if let Some(norm) = &own.key_norm {
+                    norm.apply_to(pool, &mut w.k, &mut w.k_turned);
+                }
+                self.turn(block.rope, &w.turns, a.kv_heads, &mut w.k, &mut w.k_turned);
+                if let Some(norm) = &own.value_norm {
+                    norm.apply_to(pool, &mut w.v, &mut w.k);
+                }
+            }
+            None => block.q.apply(pool, &w.normed, q, w.rows),
+        }
+        if a.gate {
+            let heads = w.q.chunks_exact_mut(a.head_dim).zip(w.gate.chunks_exact_mut(a.head_dim));
+            for (both, (q, gate)) in w.q_and_gate.chunks_exact(2 * a.head_dim).zip(heads) {
+                let (queries, gates) = both.split_at(a.head_dim);
+                q.copy_from_slice(queries);
+                gate.copy_from_slice(gates);
+            }
+        }
     }
 
     /// `turned` is x rotated; x itself, if nothing turns, and x is then whatever it was.
@@ -124,7 +142,8 @@ impl Network {
 
     /// One task per block of rows and key/value head; the query heads that share it are adjacent
     /// in memory. Where that gives few tasks, each query head is one.
-    fn attend(&self, a: &graph::Attention, block: &Attention, runs: &[Run], w: &mut Workspace) {
+    fn attend(&self, block: &Attention, runs: &[Run], w: &mut Workspace) {
+        let a = &block.graph;
         let tasks =
             runs.iter().map(|run| run.rows.div_ceil(ATTEND_ROWS)).sum::<usize>() * a.kv_heads;
         let group = if tasks < 2 * self.pool.threads() { 1 } else { a.heads / a.kv_heads };
@@ -155,7 +174,7 @@ impl Network {
         self.pool.parts(
             parts,
             |_, (r, first, row, piece, mut y): (usize, usize, usize, usize, Vec<&mut [f32]>)| {
-                let kept = &runs[r].cache.layers[block.source];
+                let kept = runs[r].cache.layers[block.source].attention();
                 let (keys, values) = kept.head(piece * group * a.kv_heads / a.heads, &decoded[r]);
                 let cached = Keys { keys, values, stride: a.head_dim };
                 let seen = runs[r].cache.len() + first + 1 - kept.forgotten();

@@ -3,8 +3,11 @@
 
 use super::attention::{Attention, KeysAndValues};
 use super::check::check_graph;
+use super::convolution::Convolution;
+use super::delta_rule::DeltaRule;
 use super::experts::Experts;
 use super::feed_forward::{Dense, FeedForward};
+use super::mixer::Mixer;
 use super::norm::NormLayer;
 use super::per_layer_input::{PerLayerGate, PerLayerInput};
 use super::{Arithmetic, Block, Network, Rotation};
@@ -16,10 +19,12 @@ use crate::{Error, Result};
 use halfstep_formats::architecture::{
     self as graph, ActivationSite, EMBEDDING, FINAL_NORM, FINAL_NORM_BIAS, HEAD, Linear,
     LinearSpec, Norm, NormKind, PER_LAYER_EMBEDDING, PER_LAYER_MODEL_PROJECTION, PER_LAYER_NORM,
-    Parameter, Rope,
+    Parameter, Role, Rope,
 };
 use halfstep_formats::{Error as FormatError, Model, Quantization, TensorData};
 use halfstep_kernels::ops::activation::Activation;
+use halfstep_kernels::ops::convolution::taps;
+use halfstep_kernels::ops::delta_rule::{Decay, DeltaShape, HeadOrder};
 use halfstep_kernels::ops::routing::{Routing, Score};
 use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
@@ -92,6 +97,20 @@ fn routing(experts: &graph::Experts) -> Routing {
     Routing { used: experts.used, score, groups, normalise, scale }
 }
 
+/// The kernel's words for a delta rule.
+fn delta_shape(delta: &graph::DeltaRule) -> DeltaShape {
+    let graph::DeltaRule { key_heads, value_heads, key_dim, value_dim, .. } = *delta;
+    let order = match delta.order {
+        graph::HeadOrder::Grouped => HeadOrder::Grouped,
+        graph::HeadOrder::Tiled => HeadOrder::Tiled,
+    };
+    let decay = match delta.decay {
+        graph::Decay::Logarithm => Decay::Logarithm,
+        graph::Decay::Negative => Decay::Negative,
+    };
+    DeltaShape { key_heads, value_heads, key_dim, value_dim, order, decay }
+}
+
 /// Takes the parts of a network out of a model. `quantization` is None when everything runs in
 /// float.
 struct Builder<'a> {
@@ -137,7 +156,7 @@ impl Builder<'_> {
         let scale = self.parameter(layer, Parameter::OutputScale)?;
         Ok(Block {
             attn_norm: self.norm(layer, Norm::Attention)?,
-            attention: self.attention(layer)?,
+            mixer: self.mixer(layer)?,
             post_attention: self.norm(layer, Norm::PostAttention)?,
             ffn_norm: self.norm(layer, Norm::FeedForward)?,
             feed_forward,
@@ -147,15 +166,52 @@ impl Builder<'_> {
         })
     }
 
-    fn attention(&mut self, layer: usize) -> Result<Attention> {
-        let architecture = &self.model.architecture;
-        let a = architecture.layers[layer].attention().expect("attention");
+    fn mixer(&mut self, layer: usize) -> Result<Mixer> {
+        let model = self.model;
+        Ok(match &model.architecture.layers[layer].mixer {
+            graph::Mixer::Attention(a) => Mixer::Attention(self.attention(layer, a)?),
+            graph::Mixer::DeltaRule(delta) => Mixer::DeltaRule(self.delta_rule(layer, delta)?),
+            graph::Mixer::Convolution(convolution) => {
+                Mixer::Convolution(self.convolution(layer, convolution)?)
+            }
+        })
+    }
+
+    fn convolution(&self, layer: usize, graph: &graph::Convolution) -> Result<Convolution> {
+        let kernel = self.required(layer, Parameter::ConvolutionKernel)?;
+        let channels = kernel.len() / graph.kernel;
+        Ok(Convolution {
+            input: self.linear(Linear::ConvolutionIn, layer)?,
+            taps: taps(&kernel, channels),
+            output: self.linear(Linear::ConvolutionOut, layer)?,
+            channels,
+        })
+    }
+
+    fn delta_rule(&self, layer: usize, graph: &graph::DeltaRule) -> Result<DeltaRule> {
+        let shape = delta_shape(graph);
+        Ok(DeltaRule {
+            shape,
+            qkv: self.linear(Linear::DeltaQkv, layer)?,
+            gate: self.linear(Linear::DeltaGate, layer)?,
+            out: self.linear(Linear::DeltaOut, layer)?,
+            taps: taps(&self.required(layer, Parameter::DeltaKernel)?, shape.channels()),
+            write: self.required(layer, Parameter::DeltaWrite)?,
+            decay: self.required(layer, Parameter::DeltaDecay)?,
+            decay_bias: self.required(layer, Parameter::DeltaDecayBias)?,
+            rates: self.required(layer, Parameter::DeltaRate)?,
+            norm: self.norm(layer, Norm::Delta)?.expect("a delta rule has this norm"),
+        })
+    }
+
+    fn attention(&mut self, layer: usize, a: &graph::Attention) -> Result<Attention> {
         let rope = a.rope.as_ref().map(|rope| self.rotation(a.head_dim, rope));
         let own = match a.kv_from {
-            None => Some(self.keys_and_values(layer)?),
+            None => Some(self.keys_and_values(layer, a)?),
             Some(_) => None,
         };
         Ok(Attention {
+            graph: a.clone(),
             q: self.linear(Linear::Q, layer)?,
             own,
             o: self.linear(Linear::O, layer)?,
@@ -167,9 +223,8 @@ impl Builder<'_> {
         })
     }
 
-    fn keys_and_values(&self, layer: usize) -> Result<KeysAndValues> {
+    fn keys_and_values(&self, layer: usize, a: &graph::Attention) -> Result<KeysAndValues> {
         let architecture = &self.model.architecture;
-        let a = architecture.layers[layer].attention().expect("attention");
         let kept = |site| -> Result<Kept> {
             let spec = self.quantization.map_or(ActivationSpec::F32, |q| q.at(layer, site));
             Ok(Kept { spec, step: self.step_of(spec, site, layer)? })
@@ -217,9 +272,8 @@ impl Builder<'_> {
     fn experts(&self, layer: usize, experts: &graph::Experts) -> Result<Experts> {
         let expert = |e| self.dense(layer, &experts.expert, Linear::expert(e));
         let shared = |shared| self.dense(layer, shared, Linear::SHARED);
-        let router = self.parameter(layer, Parameter::Router)?;
         Ok(Experts {
-            router: router.expect("experts have a router"),
+            router: self.required(layer, Parameter::Router)?,
             router_bias: self.parameter(layer, Parameter::RouterBias)?,
             choice_bias: self.parameter(layer, Parameter::ChoiceBias)?,
             routing: routing(experts),
@@ -285,7 +339,12 @@ impl Builder<'_> {
             None
         };
         let width = *shape.last().expect("a norm has a width");
-        Ok(Some(self.norm_layer(a.norm_kind(layer, norm), width, weight, bias)))
+        let kind = a.norm_kind(layer, norm);
+        if Role::Norm(norm).is_norm() {
+            return Ok(Some(self.norm_layer(kind, width, weight, bias)));
+        }
+        // No offset is added to this weight.
+        Ok(Some(NormLayer { kind, eps: a.norm.eps, width, weight, bias }))
     }
 
     fn final_norm(&self) -> Result<NormLayer> {
@@ -314,6 +373,11 @@ impl Builder<'_> {
         let parameters = self.model.architecture.parameters_of(layer);
         let found = parameters.iter().find(|(kind, _)| *kind == parameter);
         found.map(|(_, shape)| self.vector(&parameter.name_in(layer), shape)).transpose()
+    }
+
+    /// Another tensor of a layer that has it.
+    fn required(&self, layer: usize, parameter: Parameter) -> Result<Vec<f32>> {
+        Ok(self.parameter(layer, parameter)?.expect("a tensor that the graph has"))
     }
 
     fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {

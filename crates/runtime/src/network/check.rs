@@ -1,32 +1,80 @@
 //! What is refused of a graph before anything is built.
 
 use crate::Result;
-use halfstep_formats::architecture::{Attention, Experts};
+use halfstep_formats::architecture::{Attention, DeltaRule, Experts, Layer, Mixer};
 use halfstep_formats::{Error as FormatError, Model};
+
+/// Most numbers that the state of a layer may have. Those of published models have a hundredth; a
+/// few small tensors can ask for more than any memory.
+const STATE: usize = 1 << 26;
 
 /// Refuses numbers of a graph that would leave nothing to compute with.
 pub(super) fn check_graph(model: &Model) -> Result<()> {
-    let a = &model.architecture;
-    for (i, layer) in a.layers.iter().enumerate() {
-        let attention = layer.attention().expect("attention");
-        let fits = |source: &Attention| {
-            source.kv_from.is_none()
-                && (source.kv_heads, source.head_dim) == (attention.kv_heads, attention.head_dim)
+    let layers = &model.architecture.layers;
+    for (i, layer) in layers.iter().enumerate() {
+        let mixer = match &layer.mixer {
+            Mixer::Attention(attention) => check_attention(attention, &layers[..i]),
+            Mixer::DeltaRule(delta) => check_delta_rule(delta),
+            Mixer::Convolution(convolution) if convolution.kernel == 0 => Err(NO_KERNEL.into()),
+            Mixer::Convolution(_) => Ok(()),
         };
-        let reason = match (attention.kv_from, layer.feed_forward.experts()) {
-            (Some(source), _) if source >= i || !a.layers[source].attention().is_some_and(fits) => {
-                format!("it reads keys and values of layer {source}, which has none that fit")
+        let chosen = match layer.feed_forward.experts() {
+            Some(experts) if !can_choose(experts) => {
+                Err(format!("each token uses {} of {} experts", experts.used, experts.count))
             }
-            (_, Some(experts)) if !can_choose(experts) => {
-                format!("each token uses {} of {} experts", experts.used, experts.count)
-            }
-            _ if attention.window == Some(0) => "its window has no positions".into(),
-            _ => continue,
+            _ => Ok(()),
         };
-        let (file, name) = (model.name.clone(), format!("layer {i}"));
-        return Err(FormatError::Unsupported { file, name, reason }.into());
+        if let Err(reason) = mixer.and(chosen) {
+            let (file, name) = (model.name.clone(), format!("layer {i}"));
+            return Err(FormatError::Unsupported { file, name, reason }.into());
+        }
     }
     Ok(())
+}
+
+const NO_KERNEL: &str = "its convolution sees no positions: the kernel must be 1 or more";
+
+type Checked = std::result::Result<(), String>;
+
+/// After these layers.
+fn check_attention(attention: &Attention, before: &[Layer]) -> Checked {
+    let fits = |source: &Attention| {
+        source.kv_from.is_none()
+            && (source.kv_heads, source.head_dim) == (attention.kv_heads, attention.head_dim)
+    };
+    match attention.kv_from {
+        Some(source) if !before.get(source).and_then(Layer::attention).is_some_and(fits) => {
+            Err(format!("it reads keys and values of layer {source}, which has none that fit"))
+        }
+        _ if attention.window == Some(0) => Err("its window has no positions".into()),
+        _ => Ok(()),
+    }
+}
+
+fn check_delta_rule(delta: &DeltaRule) -> Checked {
+    let DeltaRule { key_heads, value_heads, key_dim, value_dim, kernel, .. } = *delta;
+    if kernel == 0 {
+        return Err(NO_KERNEL.into());
+    }
+    if [key_heads, value_heads, key_dim, value_dim].contains(&0) {
+        return Err(format!(
+            "its delta rule has nothing to remember: {key_heads} key heads of {key_dim}, \
+             {value_heads} value heads of {value_dim}"
+        ));
+    }
+    if !value_heads.is_multiple_of(key_heads) {
+        return Err(format!(
+            "its {value_heads} value heads are no multiple of {key_heads} key heads"
+        ));
+    }
+    let memory = value_heads.checked_mul(key_dim).and_then(|n| n.checked_mul(value_dim));
+    match memory {
+        Some(memory) if memory <= STATE => Ok(()),
+        _ => Err(format!(
+            "the state of its delta rule, {value_heads} matrices of {key_dim} by {value_dim}, has \
+             more than {STATE} numbers"
+        )),
+    }
 }
 
 /// Whether as many experts as a token uses are left to choose from.

@@ -1,11 +1,13 @@
 //! Rows on their way through the layers.
 
+use super::convolution::Convolved;
+use super::delta_rule::DeltaRows;
 use super::feed_forward::Inner;
 use super::norm::NormLayer;
 use super::{PIECE, multiply};
 use crate::Cache;
 use crate::cache::Decoded;
-use halfstep_formats::architecture::Layer;
+use halfstep_formats::architecture::Attention;
 use halfstep_kernels::Pool;
 use std::ops::Range;
 
@@ -15,20 +17,24 @@ pub(super) struct Run<'a> {
     pub rows: usize,
 }
 
-/// Rows on their way through a layer. Widths of the layer it was fitted to last: D model, Q = H *
+/// Rows on their way through a layer: D model; of the attention that was computed last, Q = H *
 /// head width, C = K * head width.
 #[derive(Default)]
 pub(super) struct Workspace {
     pub rows: usize,
-    pub normed: Vec<f32>,   // [M, D]
-    pub branch: Vec<f32>,   // [M, D]
-    pub spare: Vec<f32>,    // [M, D]
-    pub q: Vec<f32>,        // [M, Q]
-    pub q_turned: Vec<f32>, // [M, Q]
-    pub attended: Vec<f32>, // [M, Q]
-    pub k: Vec<f32>,        // [M, C]
-    pub k_turned: Vec<f32>, // [M, C]
-    pub v: Vec<f32>,        // [M, C]
+    pub normed: Vec<f32>,     // [M, D]
+    pub branch: Vec<f32>,     // [M, D]
+    pub spare: Vec<f32>,      // [M, D]
+    pub q_and_gate: Vec<f32>, // [M, H, 2, head width]
+    pub gate: Vec<f32>,       // [M, Q]
+    pub q: Vec<f32>,          // [M, Q]
+    pub q_turned: Vec<f32>,   // [M, Q]
+    pub attended: Vec<f32>,   // [M, Q]
+    pub k: Vec<f32>,          // [M, C]
+    pub k_turned: Vec<f32>,   // [M, C]
+    pub v: Vec<f32>,          // [M, C]
+    pub delta: DeltaRows,
+    pub convolved: Convolved,
     pub inner: Inner,
     /// `[M, 2, turned / 2]` of each of the network's ropes.
     pub turns: Vec<Vec<f32>>,
@@ -46,12 +52,13 @@ impl Run<'_> {
 }
 
 impl Workspace {
-    /// Gives every buffer the width that this layer needs; nothing moves where layers are alike.
-    pub fn fit(&mut self, d: usize, layer: &Layer) {
-        let (q, c) = layer.attention().map_or((0, 0), |a| (a.query_width(), a.key_width()));
+    /// Gives the buffers of attention the widths of this one; nothing moves where layers are alike.
+    pub fn fit_attention(&mut self, a: &Attention) {
+        let (q, c) = (a.query_width(), a.key_width());
+        let gate = if a.gate { q } else { 0 };
         for (buffer, width) in [
-            (&mut self.normed, d),
-            (&mut self.branch, d),
+            (&mut self.q_and_gate, 2 * gate),
+            (&mut self.gate, gate),
             (&mut self.q, q),
             (&mut self.q_turned, q),
             (&mut self.attended, q),

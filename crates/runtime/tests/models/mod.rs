@@ -4,9 +4,10 @@
 
 use half::f16;
 use halfstep_formats::architecture::{
-    Activation, ActivationSite, Dense, Experts, FeedForward, Layer, Linear, LongScaling, NormKind,
-    NormPlaces, Normalization, Parameter, PerLayerInput, QkNorm, Role, Rope, RopeScaling, Routing,
-    Score, Sizes, Temper, YarnScaling,
+    Activation, ActivationSite, Convolution, Decay, DeltaRule, Dense, Experts, FeedForward,
+    HeadOrder, Layer, Linear, LongScaling, Mixer, Norm, NormKind, NormPlaces, Normalization,
+    Parameter, PerLayerInput, QkNorm, Role, Rope, RopeScaling, Routing, Score, Sizes, Temper,
+    YarnScaling,
 };
 use halfstep_formats::linear_parts::{OnlineMap, PostNorm, Signs, Sparse, Term};
 use halfstep_formats::{
@@ -80,7 +81,9 @@ pub fn mixed() -> Architecture {
 }
 
 /// The graphs of the zoo.
-pub const GRAPHS: std::ops::Range<u64> = 0..20;
+pub const GRAPHS: std::ops::Range<u64> = 0..30;
+/// The first of them in which layers have other mixers than attention.
+pub const MIXED: u64 = 20;
 
 /// A graph whose every field is drawn: windows, ropes and tempers short enough to be felt within
 /// nine tokens.
@@ -109,6 +112,9 @@ pub fn drawn(seed: u64) -> Architecture {
                 (own.rope, own.kv_from) = (a.rope, Some(source));
             }
         }
+    }
+    if seed >= MIXED {
+        (0..drawn.layers.len()).for_each(|i| draw.other_mixer(&mut drawn, i));
     }
     drawn
 }
@@ -150,6 +156,30 @@ impl Draw {
         layer.residual_scale = self.of([1.0, 0.4]);
         layer.output_scale = self.yes(3);
         layer.feed_forward = self.feed_forward();
+    }
+
+    /// Another mixer, or a gate, for a layer whose keys and values no other one reads.
+    fn other_mixer(&mut self, drawn: &mut Architecture, i: usize) {
+        let kernel = self.of([1, 2, 4]);
+        let key_heads = self.of([1, 2, 3]);
+        let delta = DeltaRule {
+            key_heads,
+            value_heads: key_heads * self.of([1, 2]),
+            key_dim: self.of([8, 20]),
+            value_dim: self.of([16, 24]),
+            kernel,
+            order: self.of([HeadOrder::Grouped, HeadOrder::Tiled]),
+            decay: self.of([Decay::Logarithm, Decay::Negative]),
+        };
+        let convolution = Convolution { kernel };
+        let other =
+            self.of([None, Some(Mixer::DeltaRule(delta)), Some(Mixer::Convolution(convolution))]);
+        let is_read = drawn.layers.iter().any(|layer| layer.kv_from() == Some(i));
+        match (other, &mut drawn.layers[i].mixer) {
+            (Some(other), mixer) if !is_read => *mixer = other,
+            (_, Mixer::Attention(attention)) => attention.gate = true,
+            _ => {}
+        }
     }
 
     fn rope(&mut self, head_dim: usize) -> Rope {
@@ -220,6 +250,13 @@ impl Draw {
     }
 }
 
+fn decay_of(architecture: &Architecture, layer: Option<usize>) -> Decay {
+    match &architecture.layers[layer.expect("a tensor of a layer")].mixer {
+        Mixer::DeltaRule(delta) => delta.decay,
+        other => panic!("{other:?} has no decay"),
+    }
+}
+
 /// Weights large enough that the output is far from flat.
 pub fn float_model(architecture: Architecture) -> Model {
     let mut rng = Rng::new(11, 0);
@@ -227,9 +264,15 @@ pub fn float_model(architecture: Architecture) -> Model {
     for spec in architecture.tensors() {
         let width = *spec.shape.last().unwrap() as f64;
         let (middle, spread) = match spec.role {
+            Role::Norm(Norm::Delta) => (1.0, 0.1),
             Role::Norm(_) | Role::FinalNorm | Role::PerLayerNorm => {
                 (1.0 - architecture.norm.offset, 0.1)
             }
+            Role::Parameter(Parameter::DeltaRate) => match decay_of(&architecture, spec.layer) {
+                Decay::Logarithm => (-1.0, 0.5),
+                Decay::Negative => (-0.4, 0.1),
+            },
+            Role::Parameter(Parameter::DeltaDecayBias) => (0.0, 1.0),
             Role::Bias(_) | Role::Parameter(Parameter::OutputScale) => (1.0, 0.1),
             Role::Parameter(Parameter::Sinks | Parameter::RouterBias) => (0.0, 1.0),
             Role::NormBias(_) | Role::FinalNormBias => (0.0, 0.3),
