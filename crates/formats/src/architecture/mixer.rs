@@ -4,8 +4,7 @@ use super::fields::Form;
 use super::graph::LinearSpec;
 use super::rope::Rope;
 use super::tensors::{Linear, Norm, Parameter};
-use halfstep_kernels::ops::delta_rule::DeltaShape;
-pub use halfstep_kernels::ops::delta_rule::{Decay, HeadOrder};
+use halfstep_kernels::ops::delta_rule as kernel;
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable};
 
 /// What mixes the rows of a sequence.
@@ -102,6 +101,24 @@ pub struct DeltaRule {
     pub order: HeadOrder,
     /// What the tensor of rates holds.
     pub decay: Decay,
+}
+
+/// How value heads follow one another where several read a key head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadOrder {
+    /// Those of the same key head are neighbours: head h reads key head `h / (V / K)`.
+    Grouped,
+    /// Head h reads key head `h % K`.
+    Tiled,
+}
+
+/// What the tensor of a delta rule's rates holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// Their logarithms: `rate = exp(a)`.
+    Logarithm,
+    /// The rates with a minus: `rate = -a`.
+    Negative,
 }
 
 /// `Out (c * conv(b * z))` with `[b, c, z] = In x`: LFM2.
@@ -229,9 +246,21 @@ impl DeltaRule {
     }
 
     /// Its sizes as the operation knows them.
-    pub fn shape(&self) -> DeltaShape {
-        let DeltaRule { key_heads, value_heads, key_dim, value_dim, order, decay, .. } = *self;
-        DeltaShape { key_heads, value_heads, key_dim, value_dim, order, decay }
+    pub fn shape(&self) -> kernel::DeltaShape {
+        kernel::DeltaShape {
+            key_heads: self.key_heads,
+            value_heads: self.value_heads,
+            key_dim: self.key_dim,
+            value_dim: self.value_dim,
+            order: match self.order {
+                HeadOrder::Grouped => kernel::HeadOrder::Grouped,
+                HeadOrder::Tiled => kernel::HeadOrder::Tiled,
+            },
+            decay: match self.decay {
+                Decay::Logarithm => kernel::Decay::Logarithm,
+                Decay::Negative => kernel::Decay::Negative,
+            },
+        }
     }
 }
 
