@@ -1,11 +1,12 @@
 //! The tensors of a model in the form of a kind of file: norms whole or less 1, rates of a delta rule
 //! or their logarithms, value heads in another order.
 
-use crate::architecture::storage::{Columns, Piece};
+use crate::architecture::storage::{self, Columns, Piece, Rows};
 use crate::architecture::{Architecture, Decay, Mixer, Parameter, Role, TensorSpec};
 use crate::blocks;
 use crate::error::{Error, Result};
 use crate::model::{Tensor, TensorData};
+use crate::pieces;
 use halfstep_kernels::math::{exp_f64, ln_f64};
 use halfstep_kernels::pack::pack_row;
 use halfstep_kernels::quant::tensor::QuantTensor;
@@ -89,6 +90,36 @@ pub(crate) fn in_file<'t>(
     Ok(Cow::Owned(Tensor { shape: tensor.shape.clone(), data }))
 }
 
+/// The tensor of a model as the same decoder in another form has it: with the offset of norms, the
+/// rates and the order of value heads of `to`.
+///
+/// Errors: `Unsupported`, values or columns that have no such form.
+pub fn converted<'t>(
+    tensor: &'t Tensor,
+    spec: &TensorSpec,
+    [from, to]: [&Architecture; 2],
+) -> Result<Cow<'t, Tensor>> {
+    let delta = |graph: &Architecture| match graph.layers[spec.layer?].mixer {
+        Mixer::DeltaRule(delta) => Some(delta),
+        _ => None,
+    };
+    let moved = delta(from).zip(delta(to)).filter(|(from, to)| from.order != to.order);
+    let (rows, columns) = match moved {
+        None => (Rows::All, Columns::Same),
+        Some((from, to)) => {
+            let columns = storage::value_columns(&from, to.order, spec.role);
+            (storage::value_rows(&from, to.order, spec.role), columns)
+        }
+    };
+    let piece = Piece { tensor: spec.clone(), rows, columns };
+    let changed = in_file(&spec.name, tensor, &piece, [from, to])?;
+    let Rows::At(at) = &piece.rows else { return Ok(changed) };
+    let mut source = vec![0; at.len()];
+    at.iter().enumerate().for_each(|(row, &place)| source[place] = row);
+    let data = pieces::gathered(&changed.data, at.len(), source);
+    Ok(Cow::Owned(Tensor { shape: tensor.shape.clone(), data }))
+}
+
 /// The matrix with its columns, `width` for each head, in another order: head h of the result is
 /// head `source[h]`. Nothing is quantized again.
 ///
@@ -118,8 +149,7 @@ pub(crate) fn heads_moved(
             TensorData::Blocks { kind: *kind, bytes: moved(bytes, width, source) }
         }
         TensorData::Packed(matrix) => {
-            let (mut scales, mut zero_points) =
-                (matrix.scales.clone(), matrix.zero_points.clone());
+            let (mut scales, mut zero_points) = (matrix.scales.clone(), matrix.zero_points.clone());
             if let Granularity::Group(group) = matrix.spec.granularity {
                 if !width.is_multiple_of(group) {
                     return Err(crossed(group));

@@ -97,6 +97,12 @@ pub fn describe(folder: Folder) -> Result<Description> {
     if let Ok(architecture) = config::parse(&config_file, &config_bytes) {
         description.parameters = inventory::parameters(&architecture);
         description.sizes.tied_head = Some(is_tied(&architecture));
+        let widths = architecture.layers.iter().map(|layer| layer.feed_forward.dense());
+        if let Some(widths) = widths.collect::<Option<Vec<_>>>() {
+            // Some configs give another number, of which the width is made.
+            let widest = widths.into_iter().map(|dense| dense.intermediate_size).max();
+            description.sizes.intermediate_size = widest;
+        }
     }
     Ok(description)
 }

@@ -61,12 +61,13 @@ impl Stored {
             };
             let own = match &piece.columns {
                 Columns::Same => own,
-                Columns::Heads { width, at } => forms::heads_moved(&own, *width, at)
-                    .map_err(|reason| Error::Unsupported {
+                Columns::Heads { width, at } => {
+                    forms::heads_moved(&own, *width, at).map_err(|reason| Error::Unsupported {
                         file: file.into(),
                         name: format!("tensor {}", piece.tensor.name),
                         reason,
-                    })?,
+                    })?
+                }
             };
             out.insert(piece.tensor.name, Tensor { shape, data: own });
         }
@@ -120,7 +121,7 @@ pub(crate) fn gguf_row(rows: usize, heads: usize) -> impl Fn(usize) -> usize {
 }
 
 /// Rows in another order, or some of them: row r of the result is row `source[r]` of `rows` rows.
-fn gathered(data: &TensorData, rows: usize, source: Vec<usize>) -> TensorData {
+pub(crate) fn gathered(data: &TensorData, rows: usize, source: Vec<usize>) -> TensorData {
     match data {
         TensorData::F32(v) => TensorData::F32(gather(v, rows, &source)),
         TensorData::F16(v) => TensorData::F16(gather(v, rows, &source)),

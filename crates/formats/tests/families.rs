@@ -5,11 +5,14 @@ mod raw_gguf;
 
 use halfstep_formats::architecture::fields::Form;
 use halfstep_formats::architecture::storage::{self, stored};
-use halfstep_formats::architecture::{Architecture, Linear, Norm, QkNorm, Role, Sizes, family};
+use halfstep_formats::architecture::{
+    Architecture, Decay, DeltaRule, HeadOrder, Linear, Mixer, Norm, Parameter, QkNorm, Role, Sizes,
+    TensorSpec, family,
+};
 use halfstep_formats::config::{parse, to_json};
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
-use halfstep_formats::{Error, Model, Tensor, TensorData, blocks, load};
+use halfstep_formats::{Error, Model, Tensor, TensorData, blocks, forms, load};
 use raw_gguf::Raw;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -56,9 +59,11 @@ fn model(architecture: Architecture) -> Model {
     let mut next = 0.0f32;
     let tensors = architecture.tensors().into_iter().map(|spec| {
         let count = spec.shape.iter().product();
+        // Rates are made of their logarithms.
+        let by = if spec.role == Role::Parameter(Parameter::DeltaRate) { 1e-6 } else { 1.0 };
         let values = (0..count).map(|_| {
             next += 1.0;
-            next
+            next * by
         });
         (spec.name, Tensor { shape: spec.shape, data: TensorData::F32(values.collect()) })
     });
@@ -259,6 +264,62 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
         ),
         ("gpt-oss", json!({ "num_local_experts": 5, "swiglu_limit": 6.0 }), Some("swiglu_limit")),
     ]
+    .into_iter()
+    .chain(with_other_mixers())
+    .collect()
+}
+
+/// The same for families of which some layers have no attention.
+fn with_other_mixers() -> Vec<(&'static str, Value, Option<&'static str>)> {
+    let kinds = |other: &str, attention: &[usize]| -> Value {
+        let kind = |layer| if attention.contains(&layer) { "full_attention" } else { other };
+        (0..sizes().layers).map(kind).collect::<Vec<_>>().into()
+    };
+    let linear = |attention: &[usize]| kinds("linear_attention", attention);
+    let delta = |value_heads: usize, value_dim: usize| {
+        json!({
+            "linear_num_key_heads": 2, "linear_num_value_heads": value_heads,
+            "linear_key_head_dim": 32, "linear_value_head_dim": value_dim,
+            "linear_conv_kernel_dim": 3, "layer_types": linear(&[1, 5]),
+        })
+    };
+    let with = |fields: Value, more: Value| -> Value {
+        let mut fields = fields;
+        let more = more.as_object().expect("an object").clone();
+        fields.as_object_mut().expect("an object").extend(more);
+        fields
+    };
+    let experts = json!({
+        "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 64,
+    });
+    let sections = json!({
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1234.5, "partial_rotary_factor": 0.5,
+            "mrope_section": [2, 1, 1], "mrope_interleaved": true,
+        },
+    });
+    vec![
+        ("qwen3next", with(delta(6, 32), experts.clone()), None),
+        ("qwen3next", with(delta(2, 32), experts.clone()), None),
+        (
+            "qwen3next",
+            with(delta(4, 32), with(experts, json!({ "norm_topk_prob": false }))),
+            Some("norm_topk_prob"),
+        ),
+        ("qwen35", with(delta(6, 32), sections), None),
+        ("qwen35", delta(4, 32), None),
+        ("qwen35", delta(2, 32), None),
+        ("qwen35", with(delta(4, 32), json!({ "layer_types": linear(&[0]) })), None),
+        ("qwen35", with(delta(4, 32), json!({ "tie_word_embeddings": false })), None),
+        ("qwen35", delta(4, 16), Some("linear_value_head_dim")),
+        (
+            "lfm2",
+            json!({ "conv_L_cache": 4, "layer_types": kinds("conv", &[2, 3]), "norm_eps": 3e-5 }),
+            None,
+        ),
+        ("lfm2", json!({ "layer_types": kinds("conv", &[0]), "tie_word_embeddings": false }), None),
+    ]
 }
 
 /// The config of a family with interesting fields in it.
@@ -284,17 +345,66 @@ fn every_family_is_among_the_interesting_ones() {
     }
 }
 
-/// Values with what the norms of a kind of file add.
+/// Values in the form of a kind of file: with what it adds to norms, with its rates of delta rules,
+/// and with its order of their value heads.
 fn values_in(model: &Model, form: Form) -> BTreeMap<String, Vec<f32>> {
-    let (offset, held) =
-        (model.architecture.norm.offset, model.architecture.in_form(form).norm.offset);
+    let (graph, held) = (&model.architecture, model.architecture.in_form(form));
     let mut values: BTreeMap<String, Vec<f32>> =
         values(model).into_iter().map(|(name, values)| (name.to_string(), values)).collect();
-    for spec in model.architecture.tensors().iter().filter(|spec| spec.role.is_norm()) {
+    for spec in graph.tensors() {
         let values = values.get_mut(&spec.name).expect("its values");
-        values.iter_mut().for_each(|x| *x += (offset - held) as f32);
+        if spec.role.is_norm() {
+            values.iter_mut().for_each(|x| *x += (graph.norm.offset - held.norm.offset) as f32);
+        }
+        let mixer = |graph: &Architecture| match graph.layers[spec.layer?].mixer {
+            Mixer::DeltaRule(delta) => Some(delta),
+            _ => None,
+        };
+        let Some((from, to)) = mixer(graph).zip(mixer(&held)) else { continue };
+        if spec.role == Role::Parameter(Parameter::DeltaRate) && from.decay != to.decay {
+            assert_eq!(to.decay, Decay::Negative, "models of these tests hold logarithms");
+            values.iter_mut().for_each(|x| *x = -f64::from(*x).exp() as f32);
+        }
+        if from.order != to.order {
+            assert_eq!(to.order, HeadOrder::Tiled, "models of these tests are grouped");
+            *values = tiled(&from, &spec, values);
+        }
     }
     values
+}
+
+/// Value heads that are neighbours where they read the same key head, in the order in which the
+/// first ones of all key heads come first.
+fn tiled(delta: &DeltaRule, spec: &TensorSpec, values: &[f32]) -> Vec<f32> {
+    let (keys, heads) = (delta.key_heads, delta.value_heads);
+    let each = heads / keys;
+    let in_turn = |pieces: &[f32]| -> Vec<f32> {
+        let width = pieces.len() / heads;
+        let of = |place: usize| place % keys * each + place / keys;
+        (0..heads).flat_map(|place| pieces[of(place) * width..][..width].to_vec()).collect()
+    };
+    let name = spec.name.rsplit("linear_attn.").next().expect("a part");
+    match name {
+        "in_proj_qkv.weight" | "conv1d.weight" => {
+            let (same, moved) = values.split_at(2 * delta.key_width() * spec.shape[1]);
+            [same, &in_turn(moved)].concat()
+        }
+        "in_proj_z.weight" | "in_proj_b.weight" | "in_proj_a.weight" | "dt_bias" | "A_log" => {
+            in_turn(values)
+        }
+        "out_proj.weight" => values.chunks(spec.shape[1]).flat_map(in_turn).collect(),
+        _ => values.to_vec(),
+    }
+}
+
+/// Equal, but for rates, which are rounded to f32 when a file holds their logarithms.
+fn same_values(got: &BTreeMap<String, Vec<f32>>, want: &BTreeMap<String, Vec<f32>>) -> bool {
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 3e-7 * b.abs().max(1.0);
+    got.len() == want.len()
+        && got.iter().zip(want).all(|((name, a), (other, b))| {
+            let rates = name.ends_with("A_log") && a.len() == b.len();
+            name == other && if rates { a.iter().zip(b).all(near) } else { a == b }
+        })
 }
 
 #[test]
@@ -307,7 +417,7 @@ fn every_family_reads_back_what_it_writes() {
             assert_eq!(again.architecture, written.architecture.in_form(form), "{case}: {what}");
             let owned = |(name, values): (&str, Vec<f32>)| (name.to_string(), values);
             let got: BTreeMap<String, Vec<f32>> = values(again).into_iter().map(owned).collect();
-            assert!(got == values_in(&written, form), "{case}: {what}");
+            assert!(same_values(&got, &values_in(&written, form)), "{case}: {what}");
         };
         let bytes = to_bytes(&written, FileFormat::Halfstep).expect("written");
         let again = load::load_bytes("again", &bytes).expect("read");
@@ -322,7 +432,17 @@ fn every_family_reads_back_what_it_writes() {
                 let again = load::load_bytes("again", &bytes);
                 let again = again.unwrap_or_else(|e| panic!("{case}: {e}"));
                 check(&again, Form::Gguf, "gguf");
-                // What a GGUF file gave is the same folder and the same GGUF file again.
+                for spec in written.architecture.tensors() {
+                    let graphs = [&written.architecture, &again.architecture];
+                    let ours = forms::converted(&written.tensors[&spec.name], &spec, graphs);
+                    let [ours, theirs] = [&*ours.expect("converted"), &again.tensors[&spec.name]]
+                        .map(|tensor| tensor.to_f32(&halfstep_kernels::Pool::serial()));
+                    assert!(ours == theirs, "{case}: {}", spec.name);
+                }
+                // What a GGUF file gave is the same in our own format.
+                let own = to_bytes(&again, FileFormat::Halfstep).expect("written");
+                check(&load::load_bytes("own", &own).expect("read"), Form::Gguf, "our own file");
+                // It is the same folder and the same GGUF file again, too.
                 let same = Model { name: written.name.clone(), ..again.clone() };
                 assert!(to_bytes(&same, FileFormat::Gguf).expect("written") == bytes, "{case}");
                 std::fs::remove_dir_all(&folder).expect("removed");
@@ -416,8 +536,10 @@ fn tensors_that_do_not_match_the_graph_are_refused_by_name() {
                 continue;
             }
             let mut bytes = to_bytes(&sound, FileFormat::Gguf).expect("written");
-            let at = bytes.windows(name.len()).position(|w| w == name.as_bytes());
-            bytes[at.expect("its name")] = b'X';
+            // The length before it tells it from a name that begins alike.
+            let entry = [&(name.len() as u64).to_le_bytes(), name.as_bytes()].concat();
+            let at = bytes.windows(entry.len()).position(|w| w == entry);
+            bytes[at.expect("its name") + 8] = b'X';
             match load::load_bytes("x", &bytes) {
                 Err(Error::MissingTensor { tensor, .. }) => assert_eq!(tensor, name),
                 // Without it the file is of a model that has no such tensors.
@@ -484,7 +606,9 @@ fn quantized_linears_of_every_family_pass_through_gguf() {
             let again = load::load_bytes("again", &bytes).expect("read");
             let (got, want) = (values(&again), values_in(&written, Form::Gguf));
             for (tensor, values) in got {
-                assert!(values == want[tensor], "{name} {}: {tensor}", kind.name());
+                let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 3e-7 * b.abs();
+                let rates = tensor.ends_with("A_log") && values.iter().zip(&want[tensor]).all(near);
+                assert!(rates || values == want[tensor], "{name} {}: {tensor}", kind.name());
                 let [ours, theirs] =
                     [&written, &again].map(|m| std::mem::discriminant(&m.tensors[tensor].data));
                 assert!(ours == theirs, "{name} {}: {tensor}", kind.name());
@@ -626,6 +750,95 @@ fn metadata_that_contradict_the_model_are_refused_by_name() {
             "yarn",
         ),
         (
+            "lfm2",
+            |raw| {
+                let three =
+                    raw_gguf::array(raw_gguf::U32, 3, &[0, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0]);
+                raw.set("lfm2.attention.head_count_kv", raw_gguf::ARRAY, three);
+            },
+            "lfm2.attention.head_count_kv",
+            "has 3 entries for 7 layers",
+        ),
+        (
+            "lfm2",
+            |raw| {
+                let none = raw_gguf::array(raw_gguf::U32, 7, &[0; 28]);
+                raw.set("lfm2.attention.head_count_kv", raw_gguf::ARRAY, none);
+            },
+            "lfm2.attention.head_count_kv",
+            "0 in every layer",
+        ),
+        (
+            "lfm2",
+            |raw| {
+                let mut heads = [0; 28];
+                (heads[8], heads[12]) = (2, 4);
+                let two = raw_gguf::array(raw_gguf::U32, 7, &heads);
+                raw.set("lfm2.attention.head_count_kv", raw_gguf::ARRAY, two);
+            },
+            "lfm2.attention.head_count_kv",
+            "the same in all layers",
+        ),
+        ("lfm2", |raw| raw.remove("lfm2.shortconv.l_cache"), "lfm2.shortconv.l_cache", "missing"),
+        (
+            "lfm2",
+            |raw| raw.set_u32("lfm2.shortconv.l_cache", 1000),
+            "lfm2.shortconv.l_cache",
+            "more than 256",
+        ),
+        ("qwen35", |raw| raw.remove("qwen35.ssm.group_count"), "qwen35.ssm.group_count", "missing"),
+        (
+            "qwen35",
+            |raw| raw.set_u32("qwen35.ssm.time_step_rank", 5),
+            "qwen35.ssm.time_step_rank",
+            "no multiple of the 2 key heads",
+        ),
+        (
+            "qwen35",
+            |raw| raw.set_u32("qwen35.ssm.inner_size", 193),
+            "qwen35.ssm.inner_size",
+            "no multiple of the 6 value heads",
+        ),
+        (
+            "qwen35",
+            |raw| raw.set_u32("qwen35.ssm.state_size", 1 << 30),
+            "qwen35.ssm.group_count",
+            "wider than",
+        ),
+        (
+            "qwen35",
+            |raw| {
+                let all = raw_gguf::array(raw_gguf::BOOL, 7, &[1; 7]);
+                raw.set("qwen35.attention.recurrent_layers", raw_gguf::ARRAY, all);
+            },
+            "qwen35.attention.recurrent_layers",
+            "no layer has attention",
+        ),
+        (
+            "qwen35",
+            |raw| {
+                let three = raw_gguf::array(raw_gguf::BOOL, 3, &[1, 0, 1]);
+                raw.set("qwen35.attention.recurrent_layers", raw_gguf::ARRAY, three);
+            },
+            "qwen35.attention.recurrent_layers",
+            "has 3 entries for 7 layers",
+        ),
+        (
+            "qwen35",
+            |raw| {
+                let two = raw_gguf::array(raw_gguf::U32, 2, &[2, 0, 0, 0, 2, 0, 0, 0]);
+                raw.set("qwen35.rope.dimension_sections", raw_gguf::ARRAY, two);
+            },
+            "qwen35.rope.dimension_sections",
+            "time, height and width",
+        ),
+        (
+            "qwen3next",
+            |raw| raw.remove("qwen3next.expert_shared_feed_forward_length"),
+            "qwen3next.expert_shared_feed_forward_length",
+            "missing",
+        ),
+        (
             "mistral3",
             |raw| raw.set_f32("mistral3.rope.scaling.factor", 3.0),
             "halfstep.field.rope",
@@ -696,4 +909,123 @@ fn a_graph_lists_its_tensors_in_the_order_of_the_forward() {
         |role| graph.tensors().into_iter().find(|spec| spec.role == role).expect("it").shape;
     assert_eq!(width(norm(Norm::Query)), [16]);
     assert_eq!(width(bias(Linear::K)), [32]);
+}
+
+/// A Qwen3.5 with four value heads of 64 columns for two key heads.
+fn with_value_heads(fields: Value) -> Model {
+    let mut all = json!({
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 64,
+        "linear_value_head_dim": 64,
+    });
+    let more = fields.as_object().expect("an object").clone();
+    all.as_object_mut().expect("an object").extend(more);
+    model(parsed("qwen35", &all))
+}
+
+#[test]
+fn columns_that_are_quantized_together_stay_in_their_head() {
+    let out = "model.layers.0.linear_attn.out_proj.weight";
+    for (kind, fits) in [(GgmlType::Q4_0, true), (GgmlType::Q5_1, true), (GgmlType::Q6_K, false)] {
+        let mut written = with_value_heads(json!({}));
+        let tensor = written.tensors.get_mut(out).expect("the output");
+        *tensor = in_blocks(kind, tensor);
+        match (to_bytes(&written, FileFormat::Gguf), fits) {
+            (Ok(bytes), true) => {
+                let again = load::load_bytes("again", &bytes).expect("read");
+                assert!(values(&again)[out] == values_in(&written, Form::Gguf)[out]);
+            }
+            (Err(Error::Unsupported { name, reason, .. }), false) => {
+                assert_eq!(name, format!("tensor {out}"));
+                assert!(reason.contains("heads of 64 columns"), "{reason}");
+            }
+            (written, _) => panic!("{kind:?}: {:?}", written.map(|bytes| bytes.len())),
+        }
+        // As many value heads as key heads are in the same order everywhere.
+        let mut written = with_value_heads(json!({ "linear_num_key_heads": 4 }));
+        let tensor = written.tensors.get_mut(out).expect("the output");
+        *tensor = in_blocks(kind, tensor);
+        assert!(to_bytes(&written, FileFormat::Gguf).is_ok(), "{kind:?}");
+    }
+}
+
+#[test]
+fn rates_that_have_no_logarithm_are_refused_in_a_folder() {
+    let bytes = to_bytes(&with_value_heads(json!({})), FileFormat::Gguf).expect("written");
+    let sound = load::load_bytes("sound", &bytes).expect("read");
+    for rate in [0.0, 1.0, f32::NAN] {
+        let mut broken =
+            Model { tensors: sound.tensors.clone(), ..model(sound.architecture.clone()) };
+        let name = "model.layers.0.linear_attn.A_log";
+        let TensorData::F32(rates) = &mut broken.tensors.get_mut(name).expect("rates").data else {
+            panic!("rates are f32")
+        };
+        rates[1] = rate;
+        let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-logarithm");
+        match save_hugging_face(&broken, &folder) {
+            Err(Error::Unsupported { name: what, reason, .. }) => {
+                assert_eq!(what, format!("tensor {name}"));
+                assert!(reason.contains("no logarithm"), "{reason}");
+            }
+            other => panic!("{rate}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn gates_of_a_delta_rule_in_blocks_are_read_as_floats() {
+    let written = with_value_heads(json!({}));
+    let mut raw = Raw::parse(&to_bytes(&written, FileFormat::Gguf).expect("written"));
+    let (name, inside) = ("blk.0.ssm_alpha.weight", "model.layers.0.linear_attn.in_proj_a.weight");
+    let values = values_in(&written, Form::Gguf)[inside].clone();
+    let small: Vec<f32> = values.iter().map(|x| x / 1024.0).collect();
+    let encode = |row: &[f32]| blocks::encode(GgmlType::Q8_0, row).expect("encodable");
+    let bytes: Vec<u8> = small.chunks(32).flat_map(encode).collect();
+    raw.tensor(name).kind = GgmlType::Q8_0.id();
+    raw.data_of(name)[..bytes.len()].copy_from_slice(&bytes);
+    let read = load::load_bytes("blocks", &raw.to_bytes()).expect("read");
+    let TensorData::F32(read) = &read.tensors[inside].data else { panic!("floats") };
+    assert!(read.iter().zip(&small).all(|(a, b)| (a - b).abs() <= 0.01 * b.abs()));
+}
+
+#[test]
+fn layers_that_predict_several_tokens_are_left_out_with_a_warning() {
+    let written = with_value_heads(json!({}));
+    let mut raw = Raw::parse(&to_bytes(&written, FileFormat::Gguf).expect("written"));
+    raw.set_u32("qwen35.block_count", 8);
+    raw.set_u32("qwen35.nextn_predict_layers", 1);
+    let flags = [1, 1, 1, 0, 1, 1, 1, 0];
+    let flags = raw_gguf::array(raw_gguf::BOOL, 8, &flags);
+    raw.set("qwen35.attention.recurrent_layers", raw_gguf::ARRAY, flags);
+    let mut more = raw.tensor("blk.0.attn_norm.weight").clone();
+    more.name = b"blk.7.nextn.enorm.weight".to_vec();
+    more.offset = raw.data.len() as u64;
+    raw.tensors.push(more);
+    raw.data.extend([0; 128]);
+    let read = load::load_bytes("more", &raw.to_bytes()).expect("read");
+    assert_eq!(read.architecture, written.architecture.in_form(Form::Gguf));
+    assert!(
+        read.warnings.iter().any(|w| w.contains("1 tensors of 1 layers")),
+        "{:?}",
+        read.warnings
+    );
+    let described = load::describe_bytes("more", &raw.to_bytes()).expect("described");
+    assert!(described.refusal.is_none() && described.warnings.len() == 1, "{described:?}");
+    // All of them would leave nothing, and no other tensor is left out.
+    raw.set_u32("qwen35.nextn_predict_layers", 8);
+    let error = load::load_bytes("none", &raw.to_bytes()).map(|m| m.name).expect_err("none left");
+    assert!(error.to_string().contains("qwen35.nextn_predict_layers"), "{error}");
+    raw.set_u32("qwen35.nextn_predict_layers", 0);
+    assert!(load::load_bytes("eight", &raw.to_bytes()).is_err());
+}
+
+#[test]
+fn a_folder_of_a_wrapper_is_its_text_model() {
+    let text = |form| String::from_utf8(config(named("qwen35"), form)).expect("text");
+    let inner: Value = serde_json::from_str(&text(&[])).expect("a config");
+    let whole = json!({
+        "architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5",
+        "text_config": inner, "vision_config": { "depth": 2 }, "tie_word_embeddings": true,
+    });
+    let graph = parse("config.json", whole.to_string().as_bytes()).expect("read");
+    assert_eq!(graph, named("qwen35").graph(&sizes()));
 }

@@ -9,8 +9,8 @@ mod raw_gguf;
 
 use halfstep_formats::architecture::fields::Form;
 use halfstep_formats::architecture::{
-    Architecture, DeltaRule, HeadOrder, Linear, Mixer, Norm, NormKind, Parameter, Role, Rope,
-    RopeScaling, YarnScaling,
+    Architecture, Attention, DeltaRule, HeadOrder, Linear, Mixer, Norm, NormKind, Parameter, Role,
+    Rope, RopeScaling, YarnScaling,
 };
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Error, Model, gguf, load};
@@ -207,8 +207,7 @@ fn the_converters_file_has_the_tensors_of_the_folder() {
 
 /// Equal but for what is computed in f32.
 fn nearly_equal(a: &[f32], b: &[f32]) -> bool {
-    a.len() == b.len()
-        && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= CONVERTER_ERROR * b.abs())
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= CONVERTER_ERROR * b.abs())
 }
 
 /// The values by the names inside; GGUF files have the whole weights of norms, the rates of delta
@@ -226,7 +225,8 @@ fn values_in_gguf(model: &Model) -> BTreeMap<String, Vec<f32>> {
         if spec.role == Role::Parameter(Parameter::DeltaRate) {
             values.iter_mut().for_each(|x| *x = -x.exp());
         }
-        let mixers = spec.layer.map(|layer| (&graph.layers[layer].mixer, &held.layers[layer].mixer));
+        let mixers =
+            spec.layer.map(|layer| (&graph.layers[layer].mixer, &held.layers[layer].mixer));
         if let Some((Mixer::DeltaRule(delta), Mixer::DeltaRule(held))) = mixers
             && held.order == HeadOrder::Tiled
         {

@@ -722,6 +722,98 @@ fn family_cases() -> Vec<FamilyCase> {
         ),
         ("StableLmForCausalLM", vec![("qk_layernorm", json!(3))], "qk_layernorm", "true or false"),
     ]
+    .into_iter()
+    .chain(cases_of_other_mixers())
+    .collect()
+}
+
+/// The same for families of which some layers have no attention.
+fn cases_of_other_mixers() -> Vec<FamilyCase> {
+    let [qwen, next, lfm] = ["Qwen3_5ForCausalLM", "Qwen3NextForCausalLM", "Lfm2ForCausalLM"];
+    let kinds = |kind: &str, count: usize| json!(vec![kind; count]);
+    let all: Vec<FamilyCase> = vec![
+        (qwen, vec![("layer_types", kinds("full_attention", 1))], "layer_types", "1 entries"),
+        (qwen, vec![("layer_types", kinds("linear_attention", 2))], "layer_types", "no layer"),
+        (qwen, vec![("layer_types", kinds("conv", 2))], "layer_types", "linear_attention"),
+        (lfm, vec![("layer_types", kinds("linear_attention", 2))], "layer_types", "conv"),
+        (lfm, vec![("layer_types", kinds("conv", 2))], "layer_types", "no layer"),
+        (lfm, vec![("layer_types", json!(3))], "layer_types", "not a list"),
+        (
+            qwen,
+            vec![("linear_num_value_heads", json!(9)), ("linear_num_key_heads", json!(2))],
+            "linear_num_value_heads",
+            "no multiple of the 2 key heads",
+        ),
+        (qwen, vec![("linear_num_key_heads", json!(0))], "linear_num_key_heads", "missing"),
+        (qwen, vec![("linear_num_key_heads", Value::Null)], "linear_num_key_heads", "missing"),
+        (qwen, vec![("linear_conv_kernel_dim", json!(1000))], "linear_conv_kernel_dim", "256"),
+        (
+            qwen,
+            vec![("linear_key_head_dim", json!(1u64 << 31))],
+            "linear_num_key_heads",
+            "wider than",
+        ),
+        (
+            next,
+            vec![("linear_value_head_dim", json!(1u64 << 31))],
+            "linear_num_value_heads",
+            "wider than",
+        ),
+        (qwen, vec![("attn_output_gate", json!(false))], "attn_output_gate", "without a gate"),
+        (
+            qwen,
+            vec![("rope_parameters", json!({"rope_type": "default", "mrope_section": [1, 2]}))],
+            "mrope_section",
+            "time, height and width",
+        ),
+        (
+            qwen,
+            vec![("rope_parameters", json!({"rope_type": "default", "mrope_section": "all"}))],
+            "rope_parameters.mrope_section",
+            "whole numbers",
+        ),
+        (qwen, vec![("halfstep_head_order", json!("random"))], "halfstep_head_order", "not known"),
+        (qwen, vec![("halfstep_decay", json!(1))], "halfstep_decay", "not known"),
+        (next, vec![("decoder_sparse_step", json!(2))], "decoder_sparse_step", "1 does not"),
+        (next, vec![("mlp_only_layers", json!([0]))], "mlp_only_layers", "changes"),
+        (next, vec![("num_experts", json!(0))], "num_experts", "missing"),
+        (
+            next,
+            vec![("shared_expert_intermediate_size", json!(0))],
+            "shared_expert_intermediate_size",
+            "missing",
+        ),
+        (lfm, vec![("conv_bias", json!(true))], "conv_bias", "with biases"),
+        (lfm, vec![("conv_L_cache", json!(100_000))], "conv_L_cache", "256"),
+        (
+            lfm,
+            vec![("layer_types", Value::Null), ("full_attn_idxs", json!([0, 99]))],
+            "full_attn_idxs",
+            "layer 99",
+        ),
+        (lfm, vec![("full_attn_idxs", json!([0]))], "full_attn_idxs", "other layers"),
+        (
+            lfm,
+            vec![("block_auto_adjust_ff_dim", json!(true)), ("block_ff_dim", json!(1u64 << 31))],
+            "block_ff_dim",
+            "outputs",
+        ),
+        (
+            lfm,
+            vec![
+                ("block_auto_adjust_ff_dim", json!(true)),
+                ("block_ffn_dim_multiplier", json!(-1.0)),
+            ],
+            "block_ff_dim",
+            "0 outputs",
+        ),
+    ];
+    let typed = |(class, changes, name, part): FamilyCase| {
+        let other = if class == lfm { "conv" } else { "linear_attention" };
+        let usual = vec![("layer_types", json!([other, "full_attention"]))];
+        (class, [usual, changes].concat(), name, part)
+    };
+    all.into_iter().map(typed).collect()
 }
 
 #[test]
@@ -749,8 +841,9 @@ fn families_that_are_not_computed_are_refused_with_a_reason() {
         ("GraniteMoeHybridForCausalLM", "granitemoehybrid", "Mamba-2"),
         ("Gemma3nForCausalLM", "gemma3n_text", "AltUp"),
         ("Llama4ForCausalLM", "llama4_text", "chunks"),
-        ("Qwen3NextForCausalLM", "qwen3_next", "delta-rule"),
-        ("Lfm2ForCausalLM", "lfm2", "convolutions"),
+        ("Qwen3_5MoeForCausalLM", "qwen3_5_moe", "stacks of experts"),
+        ("Lfm2MoeForCausalLM", "lfm2_moe", "dense first layers"),
+        ("KimiLinearForCausalLM", "kimi_linear", "each channel"),
         ("BitNetForCausalLM", "bitnet", "quantizers"),
     ] {
         for (key, name) in [("-model_type", class), ("-architectures", model_type)] {

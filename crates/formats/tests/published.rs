@@ -580,9 +580,166 @@ fn wrapped_models() -> Vec<Published> {
     ]
 }
 
+/// Layers with attention.
+fn attention_layers(graph: &Architecture) -> Vec<usize> {
+    (0..graph.layers.len()).filter(|&layer| graph.layers[layer].attention().is_some()).collect()
+}
+
+/// All but every n-th have a delta rule.
+fn delta_kinds(layers: usize) -> Value {
+    let kind = |layer: usize| match layer.is_multiple_of(4) {
+        true => "full_attention",
+        false => "linear_attention",
+    };
+    (1..=layers).map(kind).collect::<Vec<_>>().into()
+}
+
+/// The config of a Qwen3.5 around its text part.
+fn qwen35(text: Value) -> Value {
+    let mut text = text;
+    let common = json!({
+        "attention_bias": false, "attention_dropout": 0.0, "attn_output_gate": true,
+        "dtype": "bfloat16", "eos_token_id": 248044, "full_attention_interval": 4,
+        "head_dim": 256, "hidden_act": "silu", "initializer_range": 0.02,
+        "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_num_key_heads": 16,
+        "linear_value_head_dim": 128, "mamba_ssm_dtype": "float32",
+        "max_position_embeddings": 262144, "mlp_only_layers": [],
+        "model_type": "qwen3_5_text", "mtp_num_hidden_layers": 1,
+        "mtp_use_dedicated_embeddings": false, "rms_norm_eps": 1e-06,
+        "rope_parameters": {
+            "mrope_interleaved": true, "mrope_section": [11, 11, 10],
+            "partial_rotary_factor": 0.25, "rope_theta": 10000000, "rope_type": "default",
+        },
+        "tie_word_embeddings": true, "use_cache": true, "vocab_size": 248320,
+    });
+    let common = common.as_object().expect("an object").clone();
+    text.as_object_mut().expect("an object").extend(common);
+    json!({
+        "architectures": ["Qwen3_5ForConditionalGeneration"], "image_token_id": 248056,
+        "model_type": "qwen3_5", "text_config": text, "tie_word_embeddings": true,
+        "vision_config": { "depth": 12, "model_type": "qwen3_5" },
+    })
+}
+
+fn models_with_other_mixers() -> Vec<Published> {
+    vec![
+        Published {
+            name: "Qwen3-Next 80B-A3B",
+            config: json!({
+                "architectures": ["Qwen3NextForCausalLM"], "attention_bias": false,
+                "attention_dropout": 0.0, "bos_token_id": 151643, "decoder_sparse_step": 1,
+                "eos_token_id": 151645, "full_attention_interval": 4, "head_dim": 256,
+                "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+                "intermediate_size": 5120, "linear_conv_kernel_dim": 4,
+                "linear_key_head_dim": 128, "linear_num_key_heads": 16,
+                "linear_num_value_heads": 32, "linear_value_head_dim": 128,
+                "max_position_embeddings": 262144, "mlp_only_layers": [],
+                "model_type": "qwen3_next", "moe_intermediate_size": 512,
+                "norm_topk_prob": true, "num_attention_heads": 16, "num_experts": 512,
+                "num_experts_per_tok": 10, "num_hidden_layers": 48, "num_key_value_heads": 2,
+                "output_router_logits": false, "partial_rotary_factor": 0.25,
+                "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 10000000,
+                "router_aux_loss_coef": 0.001, "shared_expert_intermediate_size": 512,
+                "tie_word_embeddings": false, "use_cache": true, "use_sliding_window": false,
+                "vocab_size": 151936,
+            }),
+            family: "qwen3next",
+            parameters: Some(79_674_391_296.0),
+            check: |g| {
+                let attention = g.layers[3].attention().expect("attention");
+                let experts = g.layers[0].feed_forward.experts().expect("experts");
+                attention_layers(g) == (3..48).step_by(4).collect::<Vec<_>>()
+                    && attention.gate
+                    && attention.rope.as_ref().is_some_and(|rope| rope.turned == 64)
+                    && (g.norm.offset, theta(g, 3)) == (1.0, Some(1e7))
+                    && (experts.count, experts.used, experts.shared_gate) == (512, 10, true)
+                    && experts.shared.is_some_and(|shared| shared.intermediate_size == 512)
+                    && g.delta_rules().all(|d| (d.channels(), d.value_width()) == (8192, 4096))
+            },
+        },
+        Published {
+            name: "Qwen3.5 0.8B",
+            config: qwen35(json!({
+                "hidden_size": 1024, "intermediate_size": 3584, "layer_types": delta_kinds(24),
+                "linear_num_value_heads": 16, "num_attention_heads": 8,
+                "num_hidden_layers": 24, "num_key_value_heads": 2,
+            })),
+            family: "qwen35",
+            parameters: None,
+            check: |g| {
+                let rope = g.layers[3].attention().expect("attention").rope.as_ref();
+                attention_layers(g) == (3..24).step_by(4).collect::<Vec<_>>()
+                    && rope.is_some_and(|r| (r.turned, r.sections) == (64, Some([11, 11, 10])))
+                    && g.delta_rules().all(|d| (d.key_heads, d.value_heads) == (16, 16))
+                    && g.tied_head
+            },
+        },
+        Published {
+            name: "Qwen3.5 4B",
+            config: qwen35(json!({
+                "hidden_size": 2560, "intermediate_size": 9216, "layer_types": delta_kinds(32),
+                "linear_num_value_heads": 32, "num_attention_heads": 16,
+                "num_hidden_layers": 32, "num_key_value_heads": 4,
+            })),
+            family: "qwen35",
+            parameters: None,
+            check: |g| {
+                g.delta_rules().count() == 24
+                    && g.delta_rules().all(|d| (d.key_heads, d.value_heads) == (16, 32))
+            },
+        },
+        Published {
+            name: "LFM2 1.2B",
+            config: json!({
+                "architectures": ["Lfm2ForCausalLM"], "block_auto_adjust_ff_dim": true,
+                "block_dim": 2048, "block_ff_dim": 12288, "block_ffn_dim_multiplier": 1.0,
+                "block_mlp_init_scale": 1.0, "block_multiple_of": 256, "block_norm_eps": 1e-05,
+                "block_out_init_scale": 1.0, "block_use_swiglu": true,
+                "block_use_xavier_init": true, "bos_token_id": 1, "conv_L_cache": 3,
+                "conv_bias": false, "conv_dim": 2048, "conv_dim_out": 2048,
+                "conv_use_xavier_init": true, "eos_token_id": 7,
+                "full_attn_idxs": [2, 5, 8, 10, 12, 14], "hidden_size": 2048,
+                "initializer_range": 0.02, "max_position_embeddings": 128000,
+                "model_type": "lfm2", "norm_eps": 1e-05, "num_attention_heads": 32,
+                "num_heads": 32, "num_hidden_layers": 16, "num_key_value_heads": 8,
+                "pad_token_id": 0, "rope_theta": 1000000.0, "torch_dtype": "bfloat16",
+                "use_cache": true, "use_pos_enc": true, "vocab_size": 65536,
+            }),
+            family: "lfm2",
+            parameters: Some(1_170_340_608.0),
+            check: |g| {
+                attention_layers(g) == [2, 5, 8, 10, 12, 14]
+                    && g.layers.iter().all(|layer| layer.feed_forward.widest() == 8192)
+                    && g.tied_head
+            },
+        },
+    ]
+}
+
+#[test]
+fn an_interval_names_the_layers_where_no_list_does() {
+    let with = qwen35(json!({
+        "hidden_size": 1024, "intermediate_size": 3584, "layer_types": delta_kinds(24),
+        "linear_num_value_heads": 16, "num_attention_heads": 8, "num_hidden_layers": 24,
+        "num_key_value_heads": 2,
+    }));
+    let mut without = with.clone();
+    without["text_config"]["layer_types"] = Value::Null;
+    let read = |config: &Value| parse("config.json", config.to_string().as_bytes()).expect("read");
+    assert_eq!(read(&with), read(&without));
+    without["text_config"]["full_attention_interval"] = json!(3);
+    assert_eq!(attention_layers(&read(&without)), (2..24).step_by(3).collect::<Vec<_>>());
+}
+
 #[test]
 fn published_configs_are_read_as_what_they_are() {
-    let all = [plain_models(), models_with_windows(), models_with_tables(), wrapped_models()];
+    let all = [
+        plain_models(),
+        models_with_windows(),
+        models_with_tables(),
+        wrapped_models(),
+        models_with_other_mixers(),
+    ];
     for Published { name, config, family, parameters, check } in all.into_iter().flatten() {
         let graph = parse("config.json", config.to_string().as_bytes());
         let graph = graph.unwrap_or_else(|e| panic!("{name}: {e}"));

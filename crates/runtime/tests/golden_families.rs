@@ -6,6 +6,7 @@
 //! skip, printed.
 
 use halfstep_formats::architecture::fields::Form;
+use halfstep_formats::architecture::{HeadOrder, Mixer};
 use halfstep_formats::write::{self, FileFormat};
 use halfstep_formats::{Architecture, Error, Model};
 use halfstep_golden::{Golden, arch_folder};
@@ -14,7 +15,9 @@ use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network};
 use std::path::{Path, PathBuf};
 
-/// Of the largest |logit|, in f32; twice PyTorch's own spread, if that is larger.
+/// Of the largest |logit|, in f32; twice PyTorch's own spread, if that is larger. It is larger where
+/// PyTorch computes a delta rule in chunks in prefill and token by token in decode; what is computed
+/// here is the latter, which `naive.rs` compares with its definition.
 const TOLERANCE: f64 = 1e-5;
 
 /// A family of the folder that is read.
@@ -37,10 +40,15 @@ impl Family {
 
     /// How far a logit may be off.
     fn allowed(&self) -> f64 {
-        let largest = largest(&self.golden.tensor("logits").f64);
+        self.tolerance() * largest(&self.golden.tensor("logits").f64)
+    }
+
+    /// The same as a share of the largest.
+    fn tolerance(&self) -> f64 {
         let spread = ["decode_against_prefill", "prefill_with_and_without_cache"]
             .map(|key| self.golden.json[key].as_f64().unwrap_or(0.0));
-        (TOLERANCE * largest).max(2.0 * spread[0].max(spread[1]))
+        let largest = largest(&self.golden.tensor("logits").f64);
+        TOLERANCE.max(2.0 * spread[0].max(spread[1]) / largest)
     }
 }
 
@@ -106,7 +114,7 @@ fn hidden_states_and_logits_are_pytorchs() {
             for (layer, (got, want)) in states.iter().zip(&rows[1..]).enumerate() {
                 let (off, largest) = (off(got, want), largest(want));
                 assert!(
-                    off <= TOLERANCE * largest,
+                    off <= family.tolerance() * largest,
                     "{}: after layer {layer}: {off} of {largest}",
                     family.name
                 );
@@ -210,6 +218,14 @@ fn the_converters_file_is_the_same_model() {
     }
 }
 
+/// How the value heads of every delta rule follow one another.
+fn orders(graph: &Architecture) -> impl Iterator<Item = HeadOrder> {
+    graph.layers.iter().filter_map(|layer| match &layer.mixer {
+        Mixer::DeltaRule(delta) => Some(delta.order),
+        _ => None,
+    })
+}
+
 #[test]
 fn written_files_read_back_as_the_same_model() {
     for family in families() {
@@ -230,7 +246,15 @@ fn written_files_read_back_as_the_same_model() {
                 want_graph = want_graph.in_form(Form::Gguf);
             }
             assert_eq!(again.architecture, want_graph, "{}: {format:?}", family.name);
-            assert!(logits(&network(&again), &ids) == want, "{}: {format:?}", family.name);
+            let got = logits(&network(&again), &ids);
+            if orders(&want_graph).eq(orders(&model.architecture)) {
+                assert!(got == want, "{}: {format:?}", family.name);
+                continue;
+            }
+            // The output linear adds up the same products in another order.
+            let wide: Vec<f64> = want.iter().map(|&logit| logit.into()).collect();
+            let off = off(&got, &wide);
+            assert!(off <= TOLERANCE * largest(&wide), "{}: {format:?}: {off}", family.name);
         }
         let folder = temporary(&family.name);
         write::save_hugging_face(model, &folder).expect("written");

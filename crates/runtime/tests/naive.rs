@@ -9,7 +9,9 @@ use halfstep_formats::architecture::{
     RopeScaling, Score, Temper,
 };
 use halfstep_formats::linear_parts::{LinearParts, OnlineMap, PostNorm, Term};
+use halfstep_formats::load::load;
 use halfstep_formats::{Model, Quantization};
+use halfstep_golden::arch_folder;
 use halfstep_kernels::ops::rope::{Llama3Scaling, RopePairs};
 use halfstep_kernels::quant::activation;
 use halfstep_kernels::rng::Rng;
@@ -666,6 +668,29 @@ fn the_forward_is_its_definition() {
         );
         assert!(largest.iter().all(|&d| d < FLIPPED_CODE), "{name}: {largest:?}");
     }
+}
+
+/// Delta rules of the golden families to f32 rounding, which PyTorch's own numbers are not: it
+/// computes them in chunks.
+#[test]
+fn the_golden_families_are_their_definition() {
+    const ROUNDING: f64 = 1e-5;
+    let mut count = 0;
+    for entry in std::fs::read_dir(arch_folder()).expect("the golden folder") {
+        let folder = entry.expect("an entry").path();
+        let Ok(model) = load(&folder) else { continue };
+        let (network, vocab) = (network(&model, 2), model.architecture.vocab_size);
+        let ids = tokens(40, vocab);
+        let got = network.forward(&ids, &mut Cache::new(&network), Logits::All).unwrap();
+        let want = Naive { model: &model, pool: Pool::new(1) }.logits(&ids);
+        let want: Vec<f64> = want.into_iter().flatten().collect();
+        let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let off = got.iter().zip(&want).fold(0.0f64, |m, (&g, w)| m.max((g as f64 - w).abs()));
+        println!("{}: off by {:e}", folder.display(), off / largest);
+        assert!(off < ROUNDING * largest, "{}: {off} of {largest}", folder.display());
+        count += 1;
+    }
+    assert!(count > 0, "{} has no family that is read", arch_folder().display());
 }
 
 /// What the random graphs are for: each field is drawn, and none is drawn alike every time.

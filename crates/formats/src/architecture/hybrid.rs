@@ -127,11 +127,7 @@ fn linear_layers(io: &mut dyn Fields, graph: &Architecture) -> Result<Vec<bool>>
 }
 
 /// The delta rule of all layers that have one.
-fn delta_rule(
-    family: &dyn Family,
-    io: &mut dyn Fields,
-    graph: &Architecture,
-) -> Result<DeltaRule> {
+fn delta_rule(family: &dyn Family, io: &mut dyn Fields, graph: &Architecture) -> Result<DeltaRule> {
     let form = io.form();
     let default = |key: &Key| {
         let found = DEFAULTS.iter().find(|(name, _)| key.config.contains(name));

@@ -176,7 +176,7 @@ fn reordered<'a>(
 }
 
 /// Rows of a tensor of a delta rule, those of value heads in another order.
-fn value_rows(delta: &DeltaRule, held: HeadOrder, role: Role) -> Rows {
+pub(crate) fn value_rows(delta: &DeltaRule, held: HeadOrder, role: Role) -> Rows {
     let (before, width) = match role {
         Role::Linear(Linear::DeltaQkv) | Role::Parameter(Parameter::DeltaKernel) => {
             (2 * delta.key_width(), delta.value_dim)
@@ -190,9 +190,8 @@ fn value_rows(delta: &DeltaRule, held: HeadOrder, role: Role) -> Rows {
         ) => (0, 1),
         _ => return Rows::All,
     };
-    let moved = (0..delta.value_heads * width).map(|row| {
-        before + delta.head_in(row / width, held) * width + row % width
-    });
+    let moved = (0..delta.value_heads * width)
+        .map(|row| before + delta.head_in(row / width, held) * width + row % width);
     Rows::At((0..before).chain(moved).collect())
 }
 
@@ -202,8 +201,14 @@ fn columns_of(
     tensor: &TensorSpec,
     form: Form,
 ) -> Columns {
-    match reordered(family, architecture, tensor, form) {
-        Some((delta, held)) if tensor.role == Role::Linear(Linear::DeltaOut) => Columns::Heads {
+    reordered(family, architecture, tensor, form)
+        .map_or(Columns::Same, |(delta, held)| value_columns(delta, held, tensor.role))
+}
+
+/// Columns of a tensor of a delta rule, those of value heads in another order.
+pub(crate) fn value_columns(delta: &DeltaRule, held: HeadOrder, role: Role) -> Columns {
+    match role {
+        Role::Linear(Linear::DeltaOut) => Columns::Heads {
             width: delta.value_dim,
             at: (0..delta.value_heads).map(|head| delta.head_in(head, held)).collect(),
         },

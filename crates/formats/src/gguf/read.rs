@@ -6,9 +6,9 @@ use super::{
     Container, Files, GgmlType, TensorInfo, architecture, caps, keys, quantization, rope,
     vocabulary,
 };
-use crate::architecture::{Architecture, Parameter, Role};
 use crate::architecture::fields::Form;
 use crate::architecture::storage::{self, Stored};
+use crate::architecture::{Architecture, Parameter, Role};
 use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};

@@ -49,27 +49,27 @@ impl DeltaRule {
 
     /// Of the normalised rows, each sequence going on from its state in this layer.
     pub fn apply(&self, pool: &Pool, layer: usize, runs: &mut [Run], w: &mut Workspace) {
-        let (shape, rows, r) = (&self.shape, w.rows, &mut w.delta);
-        r.fit(rows, shape);
-        let outputs = [(&self.qkv, &mut r.qkv[..]), (&self.gate, &mut r.gate)];
+        let (shape, rows, inner) = (&self.shape, w.rows, &mut w.delta);
+        inner.fit(rows, shape);
+        let outputs = [(&self.qkv, &mut inner.qkv[..]), (&self.gate, &mut inner.gate)];
         apply_all(pool, &w.normed, rows, outputs);
         let (heads, d) = (shape.value_heads, w.normed.len() / rows);
-        linear_ordered(pool, &w.normed, &self.write, &mut r.write, rows, heads, d);
-        linear_ordered(pool, &w.normed, &self.decay, &mut r.decay, rows, heads, d);
+        linear_ordered(pool, &w.normed, &self.write, &mut inner.write, rows, heads, d);
+        linear_ordered(pool, &w.normed, &self.decay, &mut inner.decay, rows, heads, d);
         let (bias, rates) = (&self.decay_bias, &self.rates);
-        gates(pool, shape.decay, bias, rates, &mut r.decay, &mut r.write);
-        let input = [&r.qkv[..], &self.taps];
-        convolve(pool, layer, runs, input, shape.channels(), &mut r.convolved);
-        plain(pool, Activation::Silu, &r.convolved, &mut r.qkv);
-        let inputs = DeltaInputs { qkv: &r.qkv, decay: &r.decay, write: &r.write };
+        gates(pool, shape.decay, bias, rates, &mut inner.decay, &mut inner.write);
+        let input = [&inner.qkv[..], &self.taps];
+        convolve(pool, layer, runs, input, shape.channels(), &mut inner.convolved);
+        plain(pool, Activation::Silu, &inner.convolved, &mut inner.qkv);
+        let inputs = DeltaInputs { qkv: &inner.qkv, decay: &inner.decay, write: &inner.write };
         let states = runs.iter_mut().map(|run| DeltaRun {
             tokens: run.rows,
             state: &mut run.cache.layers[layer].state_mut().memory,
         });
-        delta_rule(pool, shape, inputs, states.collect(), &mut r.given);
-        self.norm.apply_to(pool, &mut r.given, &mut r.gated);
-        gated(pool, Activation::Silu, &r.gate, &r.given, &mut r.gated);
-        self.out.apply(pool, &r.gated, &mut w.branch, rows);
+        delta_rule(pool, shape, inputs, states.collect(), &mut inner.given);
+        self.norm.apply_to(pool, &mut inner.given, &mut inner.gated);
+        gated(pool, Activation::Silu, &inner.gate, &inner.given, &mut inner.gated);
+        self.out.apply(pool, &inner.gated, &mut w.branch, rows);
     }
 
     /// Bytes held in memory.

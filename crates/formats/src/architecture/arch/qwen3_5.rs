@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 pub struct Qwen35;
 
 /// Pairs that turn by time, height and width, and in GGUF a 0.
-const SECTIONS: Key = Key {
-    config: &["rope_parameters.mrope_section"],
-    gguf: Some("rope.dimension_sections"),
-};
+const SECTIONS: Key =
+    Key { config: &["rope_parameters.mrope_section"], gguf: Some("rope.dimension_sections") };
 /// Whether pairs of the three take turns. They always do.
 const INTERLEAVED: Key = Key { config: &["rope_parameters.mrope_interleaved"], gguf: None };
 /// What files mean that do not name the sections.

@@ -126,9 +126,7 @@ fn fused_rows(role: Role, delta: &DeltaRule) -> Option<Vec<usize>> {
         Role::Linear(Linear::DeltaQkv) => {
             of_keys(0).chain(of_keys(key)).chain(of_values(2 * key, value, qkvz)).collect()
         }
-        Role::Linear(Linear::DeltaGate) => {
-            of_values(2 * key + each * value, value, qkvz).collect()
-        }
+        Role::Linear(Linear::DeltaGate) => of_values(2 * key + each * value, value, qkvz).collect(),
         Role::Parameter(Parameter::DeltaWrite) => of_values(0, 1, 2 * each).collect(),
         Role::Parameter(Parameter::DeltaDecay) => of_values(each, 1, 2 * each).collect(),
         _ => return None,
