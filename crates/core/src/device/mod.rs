@@ -27,4 +27,7 @@ pub(crate) mod operations;
 
 pub use cpu::Cpu;
 pub use number::Number;
-pub use operations::{Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Norm, Product};
+pub use operations::{
+    DeltaGradients, DeltaRule, Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Norm,
+    Product,
+};

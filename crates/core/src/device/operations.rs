@@ -7,6 +7,7 @@ use halfstep_formats::architecture::NormKind;
 use halfstep_kernels::ops::activation::Activation;
 use halfstep_kernels::ops::adamw::AdamW;
 use halfstep_kernels::ops::attention::AttentionShape;
+use halfstep_kernels::ops::delta_rule::DeltaShape;
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::ops::rope::RopeTable;
 use halfstep_kernels::quant::lsq::EdgeRule;
@@ -83,6 +84,40 @@ pub struct Norm {
     pub eps: f64,
     /// Elements of a piece.
     pub width: usize,
+}
+
+/// A gated delta rule over sequences ([`halfstep_kernels::ops::delta_rule`]), and what it reads.
+#[derive(Debug)]
+pub struct DeltaRule<'a, B> {
+    /// Sizes of the heads.
+    pub shape: DeltaShape,
+    /// Number of tokens of a sequence; every sequence begins with states of 0.
+    pub tokens: usize,
+    /// Queries, keys and values, `[M, channels]`.
+    pub qkv: &'a B,
+    /// What the decays are made of, `[M, value_heads]`.
+    pub decay: &'a B,
+    /// What the writes are made of, `[M, value_heads]`.
+    pub write: &'a B,
+    /// Added to the decay, `[value_heads]`.
+    pub bias: &'a B,
+    /// The tensor of rates, `[value_heads]`.
+    pub rates: &'a B,
+}
+
+/// Gradients of [`Device::delta_rule`], named after what they are of.
+#[derive(Debug)]
+pub struct DeltaGradients<B> {
+    /// `[M, channels]`.
+    pub qkv: B,
+    /// `[M, value_heads]`.
+    pub decay: B,
+    /// `[M, value_heads]`.
+    pub write: B,
+    /// `[value_heads]`.
+    pub bias: B,
+    /// `[value_heads]`.
+    pub rates: B,
 }
 
 /// The two products that read a weight.
@@ -343,6 +378,48 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         log_sum_exp: &Self::Buffer,
         dy: &Self::Buffer,
     ) -> Result<([Self::Buffer; 3], Option<Self::Buffer>)>;
+
+    /// Causal depthwise convolution of x `[M, C]` with a kernel `[C, K]`, C being `channels`, in
+    /// sequences of `tokens` rows that follow nothing ([`halfstep_kernels::ops::convolution`]).
+    fn convolution(
+        &self,
+        x: &Self::Buffer,
+        kernel: &Self::Buffer,
+        channels: usize,
+        tokens: usize,
+    ) -> Result<Self::Buffer>;
+
+    /// Gradients of x and kernel; that of the kernel is a sum over the rows.
+    fn convolution_backward(
+        &self,
+        x: &Self::Buffer,
+        kernel: &Self::Buffer,
+        channels: usize,
+        tokens: usize,
+        dy: &Self::Buffer,
+    ) -> Result<[Self::Buffer; 2]>;
+
+    /// What all heads of a gated delta rule give, `[M, value_heads * value_dim]`.
+    fn delta_rule(&self, rule: DeltaRule<Self::Buffer>) -> Result<Self::Buffer>;
+
+    /// Gradients of everything that it reads. Memory beyond them is bounded by about
+    /// `2 sqrt(tokens)` states for each head at work.
+    fn delta_rule_backward(
+        &self,
+        rule: DeltaRule<Self::Buffer>,
+        dy: &Self::Buffer,
+    ) -> Result<DeltaGradients<Self::Buffer>>;
+
+    /// The values of a range of every piece of `width` values of x, one after the other.
+    fn columns(&self, x: &Self::Buffer, width: usize, range: Range<usize>) -> Result<Self::Buffer>;
+
+    /// The gradient of that x: dy in its place, 0 elsewhere.
+    fn columns_backward(
+        &self,
+        dy: &Self::Buffer,
+        width: usize,
+        range: Range<usize>,
+    ) -> Result<Self::Buffer>;
 
     // Quantizers.
 

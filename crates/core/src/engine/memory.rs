@@ -4,7 +4,7 @@ use crate::engine::side_streams;
 use crate::host::Host;
 use crate::{Error, Result};
 use halfstep_formats::Architecture;
-use halfstep_formats::architecture::{Dense, FeedForward, Layer};
+use halfstep_formats::architecture::{Attention, Dense, FeedForward, Layer, Mixer};
 
 /// Without a system that tells: what training `learned` numbers takes, each with its gradient, two
 /// moments, its unquantized twin and its value in the forward, beside `held` bytes and the forward
@@ -21,7 +21,7 @@ pub(crate) fn estimate(
 }
 
 /// Bytes of what one block's forward over `rows` tokens leaves for its backward, in numbers of
-/// `size` bytes: the inputs of the norms, what attention reads and gives, gate and up. Of the
+/// `size` bytes: the inputs of the norms, what the mixer reads and gives, gate and up. Of the
 /// largest layer.
 pub(crate) fn block_bytes(a: &Architecture, rows: usize, size: usize) -> u64 {
     let per_token = a.layers.iter().map(|layer| numbers(a, layer));
@@ -30,12 +30,15 @@ pub(crate) fn block_bytes(a: &Architecture, rows: usize, size: usize) -> u64 {
 
 /// Numbers of a token that the backward of a layer reads.
 fn numbers(a: &Architecture, layer: &Layer) -> usize {
-    let (d, attention) = (a.hidden_size, layer.attention().expect("attention"));
-    let q = attention.query_width();
-    let kv = if attention.kv_from.is_none() { attention.key_width() } else { 0 };
-    let of_heads = if attention.qk_norm.is_some() { q + kv } else { 0 };
-    let values = if attention.v_norm { kv } else { 0 };
-    let inner = if attention.sub_norm { q } else { 0 };
+    let d = a.hidden_size;
+    let mixer = match &layer.mixer {
+        Mixer::Attention(attention) => attention_numbers(attention),
+        // What is convolved, what the rule gives, what gates that, and what its own gates are of.
+        Mixer::DeltaRule(delta) => {
+            delta.channels() + 2 * delta.value_width() + 2 * delta.value_heads
+        }
+        Mixer::Convolution(_) => 3 * d,
+    };
     let after =
         usize::from(layer.norms.post_attention) + usize::from(layer.norms.post_feed_forward);
     let dense = |dense: &Dense| {
@@ -51,7 +54,16 @@ fn numbers(a: &Architecture, layer: &Layer) -> usize {
         }
     };
     let second = a.per_layer_input.map_or(0, |input| 2 * input.width + 2 * d);
-    2 * d + 2 * q + 2 * kv + of_heads + values + inner + after * d + feed_forward + second
+    2 * d + mixer + after * d + feed_forward + second
+}
+
+fn attention_numbers(attention: &Attention) -> usize {
+    let q = attention.query_width();
+    let kv = if attention.kv_from.is_none() { attention.key_width() } else { 0 };
+    let of_heads = if attention.qk_norm.is_some() { q + kv } else { 0 };
+    let values = if attention.v_norm { kv } else { 0 };
+    let [inner, gate] = [attention.sub_norm, attention.gate].map(|on| if on { q } else { 0 });
+    2 * q + 2 * kv + of_heads + values + inner + gate
 }
 
 /// Numbers of a token that a forward keeps between layers: their inputs, keys and values that later

@@ -4,7 +4,8 @@
 use crate::run::report::SaveReport;
 use crate::target::TargetId;
 use crate::{Error, Result};
-use halfstep_formats::architecture::Linear;
+use halfstep_formats::architecture::{Architecture, HeadOrder, Linear};
+use halfstep_formats::forms::converted;
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LowRank, Model, TensorData};
 use halfstep_kernels::ops::linear::{integer_sums, linear_packed};
@@ -117,9 +118,15 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
             None => q.head_activation,
         })
     };
+    // A file may have another form: whole weights of norms, rates, heads in another order.
+    let graphs = [&trained.architecture, &file.architecture];
+    if graphs.map(|graph| graph.layers.len()) != [graphs[0].layers.len(); 2] {
+        return Err("the number of layers".into());
+    }
     for spec in trained.architecture.tensors() {
         let tensors = trained.tensors.get(&spec.name).zip(file.tensors.get(&spec.name));
         let (ours, theirs) = tensors.ok_or_else(|| format!("{}: it is missing", spec.name))?;
+        let ours = converted(ours, &spec, graphs).map_err(|e| e.to_string())?;
         if trained.linear_parts.get(&spec.name) != file.linear_parts.get(&spec.name) {
             return Err(format!("{}: its parts", spec.name));
         }
@@ -134,12 +141,7 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
                     .map_err(|what| format!("{}: {what}", spec.name))?;
             }
             _ => {
-                let (mut a, b) = (ours.to_f32(pool), theirs.to_f32(pool));
-                if spec.role.is_norm() {
-                    // A file may hold the whole weights of norms where the model adds an offset.
-                    let add = trained.architecture.norm.offset - file.architecture.norm.offset;
-                    a.iter_mut().filter(|_| add != 0.0).for_each(|x| *x += add as f32);
-                }
+                let (a, b) = (ours.to_f32(pool), theirs.to_f32(pool));
                 let differ = a.iter().zip(&b).position(|(a, b)| a.to_bits() != b.to_bits());
                 if a.len() != b.len() || differ.is_some() {
                     return Err(format!("{}: value {}", spec.name, differ.unwrap_or(0)));
@@ -147,7 +149,22 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
             }
         }
     }
-    same_logits(trained, file, pool)
+    if head_orders(graphs[0]).eq(head_orders(graphs[1])) {
+        return same_logits(trained, file, pool);
+    }
+    // Sums over heads in another order are rounded otherwise.
+    let mut moved = Model { architecture: file.architecture.clone(), ..trained.clone() };
+    for spec in trained.architecture.tensors() {
+        if let Some(tensor) = moved.tensors.get_mut(&spec.name) {
+            *tensor = converted(tensor, &spec, graphs).map_err(|e| e.to_string())?.into_owned();
+        }
+    }
+    same_logits(&moved, file, pool)
+}
+
+/// How value heads follow one another in each layer with a delta rule.
+fn head_orders(graph: &Architecture) -> impl Iterator<Item = HeadOrder> {
+    graph.delta_rules().map(|delta| delta.order)
 }
 
 fn same_packed(a: &QuantTensor, b: &QuantTensor) -> std::result::Result<(), String> {

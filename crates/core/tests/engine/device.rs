@@ -2,6 +2,7 @@
 //! itself can open trains to the same bits as the CPU, every operation of the list is needed, and
 //! one that fails ends the step and changes nothing. Whole stages are in `device/stages.rs`.
 
+use crate::every_field::delta_rule;
 use crate::random_model::random_model;
 use crate::strict_device::Strict;
 use halfstep::Error;
@@ -26,7 +27,8 @@ use halfstep::recipe::{
 };
 use halfstep::target::TargetId;
 use halfstep_formats::architecture::{
-    Architecture, Dense, Experts, FeedForward, Layer, QkNorm, Routing, Score, Sizes,
+    Architecture, Decay, Dense, Experts, FeedForward, HeadOrder, Layer, QkNorm, Routing, Score,
+    Sizes,
 };
 use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::ops::gemm::Precision;
@@ -62,8 +64,10 @@ fn model_of(layers: usize) -> Model {
         max_positions: 64,
     };
     let mut architecture: Architecture = sizes.decoder("llama");
-    architecture.layers[0].attention_mut().expect("attention").qkv_bias = true;
-    architecture.layers[1].attention_mut().expect("attention").qk_norm = Some(QkNorm::Head);
+    architecture.layers[0].mixer = delta_rule(HeadOrder::Grouped, Decay::Logarithm);
+    let attention = architecture.layers[1].attention_mut().expect("attention");
+    (attention.qkv_bias, attention.gate) = (true, true);
+    attention.qk_norm = Some(QkNorm::Head);
     let routing = Routing {
         score: Score::Softmax,
         bias: false,
@@ -232,12 +236,12 @@ fn layer<D: Device<Number = f32>>(device: &D) -> (Vec<u64>, Finished) {
         integer: None,
     };
     let mut student = Student::new(config, 1, device).expect("a student");
-    let ropes = model.architecture.layers.iter();
-    let rope = |layer: &Layer| Arc::new(layer.attention().expect("attention").rope_table(TOKENS));
+    let ropes = model.architecture.layers.iter().filter_map(Layer::attention);
+    let rope = Arc::new(ropes.last().expect("attention").rope_table(TOKENS));
     let context = Context {
         device: device.clone(),
         architecture: Arc::new(model.architecture.clone()),
-        ropes: ropes.map(rope).collect(),
+        ropes: vec![rope; model.architecture.layers.len()].into(),
         batch: 1,
         tokens: TOKENS,
         precision: Precision::F32,

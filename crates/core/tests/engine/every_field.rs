@@ -1,8 +1,9 @@
 //! Small graphs that have every field of an architecture between them.
 
 use halfstep_formats::architecture::{
-    Activation, Architecture, Dense, Experts, FeedForward, Layer, NormKind, NormPlaces,
-    PerLayerInput, QkNorm, Rope, RopeScaling, Routing, Score, Sizes, Temper, YarnScaling,
+    Activation, Architecture, Convolution, Decay, DeltaRule, Dense, Experts, FeedForward,
+    HeadOrder, Layer, Mixer, NormKind, NormPlaces, PerLayerInput, QkNorm, Rope, RopeScaling,
+    Routing, Score, Sizes, Temper, YarnScaling,
 };
 use halfstep_kernels::ops::rope::RopePairs;
 
@@ -20,6 +21,8 @@ pub(crate) fn architectures() -> Vec<(&'static str, Architecture)> {
         ("grouped experts, a shared one", shared_expert()),
         ("per-layer inputs, shared keys", per_layer()),
         ("sub norms, squared relu", sub_norms()),
+        ("delta rules, gated attention", delta_rules()),
+        ("convolutions", convolutions()),
     ]
 }
 
@@ -180,5 +183,37 @@ fn sub_norms() -> Architecture {
         (dense.sub_norm, dense.activation) = (true, Activation::SquaredRelu);
     }
     dense(&mut a.layers[1]).gated = false;
+    a
+}
+
+/// A delta rule whose widths groups of 16 divide.
+pub(crate) fn delta_rule(order: HeadOrder, decay: Decay) -> Mixer {
+    Mixer::DeltaRule(DeltaRule {
+        key_heads: 2,
+        value_heads: 4,
+        key_dim: 4,
+        value_dim: 8,
+        kernel: 3,
+        order,
+        decay,
+    })
+}
+
+fn delta_rules() -> Architecture {
+    let mut a = plain(3);
+    a.norm.offset = 1.0;
+    a.layers[0].mixer = delta_rule(HeadOrder::Grouped, Decay::Logarithm);
+    a.layers[1].mixer = delta_rule(HeadOrder::Tiled, Decay::Negative);
+    a.layers[1].norms = NormPlaces::AROUND;
+    let attention = a.layers[2].attention_mut().expect("attention");
+    (attention.gate, attention.qk_norm) = (true, Some(QkNorm::Head));
+    a
+}
+
+fn convolutions() -> Architecture {
+    let mut a = plain(3);
+    a.layers[0].mixer = Mixer::Convolution(Convolution { kernel: 3 });
+    a.layers[2].mixer = Mixer::Convolution(Convolution { kernel: 2 });
+    a.layers[2].residual_scale = 0.7;
     a
 }

@@ -10,7 +10,9 @@ pub(crate) fn random_model(architecture: Architecture, mut rng: Rng, deviation: 
     let tensors = architecture.tensors().into_iter().map(|spec| {
         let (mean, deviation) = match spec.role {
             role if role.is_norm() => (1.0 - architecture.norm.offset, 0.2),
-            Role::Parameter(Parameter::OutputScale) => (1.0, 0.2),
+            Role::Norm(_) | Role::Parameter(Parameter::OutputScale) => (1.0, 0.2),
+            // In both forms a rate by which something is forgotten.
+            Role::Parameter(Parameter::DeltaRate) => (-1.0, 0.2),
             _ => (0.0, deviation),
         };
         let count = spec.shape.iter().product();

@@ -2,7 +2,8 @@
 //! calls by operation, and fails in the one it is told to.
 
 use halfstep::device::{
-    Cpu, Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Norm, Product,
+    Cpu, DeltaGradients, DeltaRule, Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Norm,
+    Product,
 };
 use halfstep::{Error, Result};
 use halfstep_formats::Tensor;
@@ -94,6 +95,19 @@ fn inside<'a>(grid: Grid<'a, Opaque>) -> Grid<'a, Vec<f32>> {
         cols: grid.cols,
         scales: &grid.scales.0,
         zero_points: grid.zero_points.map(|z| &z.0),
+    }
+}
+
+/// The rule with its buffers opened.
+fn opened<'a>(rule: DeltaRule<'a, Opaque>) -> DeltaRule<'a, Vec<f32>> {
+    DeltaRule {
+        shape: rule.shape,
+        tokens: rule.tokens,
+        qkv: &rule.qkv.0,
+        decay: &rule.decay.0,
+        write: &rule.write.0,
+        bias: &rule.bias.0,
+        rates: &rule.rates.0,
     }
 }
 
@@ -367,6 +381,58 @@ impl Device for Strict {
         let (gradients, dsinks) =
             inner.attention_backward(shape, &q.0, &k.0, &v.0, sinks, &y.0, sums, &dy.0)?;
         Ok((gradients.map(Opaque), dsinks.map(Opaque)))
+    }
+
+    fn convolution(
+        &self,
+        x: &Opaque,
+        kernel: &Opaque,
+        channels: usize,
+        tokens: usize,
+    ) -> Result<Opaque> {
+        self.call("convolution")?;
+        self.inner.convolution(&x.0, &kernel.0, channels, tokens).map(Opaque)
+    }
+
+    fn convolution_backward(
+        &self,
+        x: &Opaque,
+        kernel: &Opaque,
+        channels: usize,
+        tokens: usize,
+        dy: &Opaque,
+    ) -> Result<[Opaque; 2]> {
+        self.call("convolution_backward")?;
+        let (inner, kernel) = (&self.inner, &kernel.0);
+        let of = inner.convolution_backward(&x.0, kernel, channels, tokens, &dy.0)?;
+        Ok(of.map(Opaque))
+    }
+
+    fn delta_rule(&self, rule: DeltaRule<Opaque>) -> Result<Opaque> {
+        self.call("delta_rule")?;
+        self.inner.delta_rule(opened(rule)).map(Opaque)
+    }
+
+    fn delta_rule_backward(
+        &self,
+        rule: DeltaRule<Opaque>,
+        dy: &Opaque,
+    ) -> Result<DeltaGradients<Opaque>> {
+        self.call("delta_rule_backward")?;
+        let DeltaGradients { qkv, decay, write, bias, rates } =
+            self.inner.delta_rule_backward(opened(rule), &dy.0)?;
+        let [qkv, decay, write, bias, rates] = [qkv, decay, write, bias, rates].map(Opaque);
+        Ok(DeltaGradients { qkv, decay, write, bias, rates })
+    }
+
+    fn columns(&self, x: &Opaque, width: usize, range: Range<usize>) -> Result<Opaque> {
+        self.call("columns")?;
+        self.inner.columns(&x.0, width, range).map(Opaque)
+    }
+
+    fn columns_backward(&self, dy: &Opaque, width: usize, range: Range<usize>) -> Result<Opaque> {
+        self.call("columns_backward")?;
+        self.inner.columns_backward(&dy.0, width, range).map(Opaque)
     }
 
     fn quantize_activation(&self, spec: ActivationSpec, x: &Opaque, cols: usize) -> Result<Opaque> {

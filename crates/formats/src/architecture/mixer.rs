@@ -4,6 +4,7 @@ use super::fields::Form;
 use super::graph::LinearSpec;
 use super::rope::Rope;
 use super::tensors::{Linear, Norm, Parameter};
+use halfstep_kernels::ops::delta_rule as kernel;
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable};
 
 /// What mixes the rows of a sequence.
@@ -241,9 +242,24 @@ impl DeltaRule {
 
     /// The key head that a value head reads.
     pub fn key_head(&self, value_head: usize) -> usize {
-        match self.order {
-            HeadOrder::Grouped => value_head / (self.value_heads / self.key_heads),
-            HeadOrder::Tiled => value_head % self.key_heads,
+        self.shape().key_head(value_head)
+    }
+
+    /// Its sizes as the operation knows them.
+    pub fn shape(&self) -> kernel::DeltaShape {
+        kernel::DeltaShape {
+            key_heads: self.key_heads,
+            value_heads: self.value_heads,
+            key_dim: self.key_dim,
+            value_dim: self.value_dim,
+            order: match self.order {
+                HeadOrder::Grouped => kernel::HeadOrder::Grouped,
+                HeadOrder::Tiled => kernel::HeadOrder::Tiled,
+            },
+            decay: match self.decay {
+                Decay::Logarithm => kernel::Decay::Logarithm,
+                Decay::Negative => kernel::Decay::Negative,
+            },
         }
     }
 }

@@ -24,6 +24,7 @@
 
 use super::lanes::{LANES, dot};
 use super::swiglu::sigmoid;
+use crate::math::exp_f64;
 use crate::{Pool, Real, dispatch, uninit_vec};
 
 /// What is added to the sum of squares of a query or key.
@@ -65,10 +66,11 @@ pub enum Decay {
 }
 
 impl Decay {
-    /// The rate of what the tensor holds.
+    /// The rate of what the tensor holds. In f64, so that a rate is the same f32 whether its logarithm is
+    /// stored or itself.
     fn rate<T: Real>(self, a: T) -> T {
         match self {
-            Decay::Logarithm => a.exp(),
+            Decay::Logarithm => T::from_f64(exp_f64(a.to_f64())),
             Decay::Negative => -a,
         }
     }
@@ -76,7 +78,7 @@ impl Decay {
     /// The derivative of the rate.
     fn slope<T: Real>(self, a: T) -> T {
         match self {
-            Decay::Logarithm => a.exp(),
+            Decay::Logarithm => self.rate(a),
             Decay::Negative => -T::ONE,
         }
     }

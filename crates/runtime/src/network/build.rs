@@ -24,7 +24,6 @@ use halfstep_formats::architecture::{
 use halfstep_formats::{Error as FormatError, Model, Quantization, TensorData};
 use halfstep_kernels::ops::activation::Activation;
 use halfstep_kernels::ops::convolution::taps;
-use halfstep_kernels::ops::delta_rule::{Decay, DeltaShape, HeadOrder};
 use halfstep_kernels::ops::routing::{Routing, Score};
 use halfstep_kernels::{ActivationSpec, Pool};
 use std::sync::Arc;
@@ -95,20 +94,6 @@ fn routing(experts: &graph::Experts) -> Routing {
         graph::Score::Sigmoid => Score::Sigmoid,
     };
     Routing { used: experts.used, score, groups, normalise, scale }
-}
-
-/// The kernel's words for a delta rule.
-fn delta_shape(delta: &graph::DeltaRule) -> DeltaShape {
-    let graph::DeltaRule { key_heads, value_heads, key_dim, value_dim, .. } = *delta;
-    let order = match delta.order {
-        graph::HeadOrder::Grouped => HeadOrder::Grouped,
-        graph::HeadOrder::Tiled => HeadOrder::Tiled,
-    };
-    let decay = match delta.decay {
-        graph::Decay::Logarithm => Decay::Logarithm,
-        graph::Decay::Negative => Decay::Negative,
-    };
-    DeltaShape { key_heads, value_heads, key_dim, value_dim, order, decay }
 }
 
 /// Takes the parts of a network out of a model. `quantization` is None when everything runs in
@@ -189,7 +174,7 @@ impl Builder<'_> {
     }
 
     fn delta_rule(&self, layer: usize, graph: &graph::DeltaRule) -> Result<DeltaRule> {
-        let shape = delta_shape(graph);
+        let shape = graph.shape();
         Ok(DeltaRule {
             shape,
             qkv: self.linear(Linear::DeltaQkv, layer)?,

@@ -7,6 +7,9 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod bias;
+pub(crate) mod columns;
+pub(crate) mod convolution;
+pub(crate) mod delta_rule;
 pub(crate) mod fake_quant;
 pub(crate) mod input_map;
 pub(crate) mod linear;

@@ -1,7 +1,8 @@
 //! Operations of the CPU that are a loop each.
 
 use crate::device::Number;
-use halfstep_kernels::Pool;
+use halfstep_kernels::{Pool, uninit_vec};
+use std::ops::Range;
 
 /// Values of one task of [`add`] and [`scale`].
 const PIECE: usize = 1 << 16;
@@ -49,6 +50,47 @@ pub(super) fn scale_rows<T: Number>(pool: &Pool, y: &mut [T], w: &[T]) {
             y.iter_mut().for_each(|y| *y *= w);
         }
     });
+}
+
+/// The values of a range of every piece of `width` values of x.
+pub(super) fn columns<T: Number>(
+    pool: &Pool,
+    x: &[T],
+    width: usize,
+    range: Range<usize>,
+) -> Vec<T> {
+    let taken = range.len();
+    let mut y = uninit_vec(x.len() / width * taken);
+    pool.chunks_mut(&mut y, pieces(width) * taken, |task, y| {
+        let x = x[task * pieces(width) * width..].chunks_exact(width);
+        for (y, x) in y.chunks_exact_mut(taken).zip(x) {
+            y.copy_from_slice(&x[range.clone()]);
+        }
+    });
+    y
+}
+
+/// The gradient of [`columns`] by x.
+pub(super) fn columns_backward<T: Number>(
+    pool: &Pool,
+    dy: &[T],
+    width: usize,
+    range: Range<usize>,
+) -> Vec<T> {
+    let taken = range.len();
+    let mut dx = vec![T::ZERO; dy.len() / taken * width];
+    pool.chunks_mut(&mut dx, pieces(width) * width, |task, dx| {
+        let dy = dy[task * pieces(width) * taken..].chunks_exact(taken);
+        for (dx, dy) in dx.chunks_exact_mut(width).zip(dy) {
+            dx[range.clone()].copy_from_slice(dy);
+        }
+    });
+    dx
+}
+
+/// Pieces of so many columns of one task.
+fn pieces(width: usize) -> usize {
+    PIECE.div_ceil(width)
 }
 
 /// The sum of x * y in every row.

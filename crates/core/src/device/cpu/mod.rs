@@ -5,11 +5,13 @@ pub(crate) mod weight;
 
 pub(crate) use weight::Weight;
 
-use super::{Device, DeviceBuffer, Grid, GridGradients, Norm, Number, Product};
+use super::{
+    DeltaGradients, DeltaRule, Device, DeviceBuffer, Grid, GridGradients, Norm, Number, Product,
+};
 use crate::{Error, Result};
 use elementwise::{
-    add, add_bias, add_rows, column_sums, keep_scale_signs, product_column_sums, product_row_sums,
-    scale, scale_channels, scale_rows, squared_difference,
+    add, add_bias, add_rows, column_sums, columns, columns_backward, keep_scale_signs,
+    product_column_sums, product_row_sums, scale, scale_channels, scale_rows, squared_difference,
 };
 use halfstep_formats::architecture::NormKind;
 use halfstep_formats::{Tensor, TensorData};
@@ -17,6 +19,10 @@ use halfstep_kernels::ops::activation::{Activation, gated, gated_backward, plain
 use halfstep_kernels::ops::adamw::{AdamW, pull, sum_of_squares};
 use halfstep_kernels::ops::attention::{
     AttentionShape, attention, attention_backward, sinks_backward,
+};
+use halfstep_kernels::ops::convolution::{convolution, convolution_backward, taps};
+use halfstep_kernels::ops::delta_rule::{
+    DeltaInputs, DeltaRun, GateGradients, delta_rule, delta_rule_backward, gates, gates_backward,
 };
 use halfstep_kernels::ops::gemm::{self, Dense, Precision, Prepared, Rows};
 use halfstep_kernels::ops::hadamard::{block_hadamard, block_hadamard_transposed};
@@ -74,6 +80,13 @@ fn affine<'a, T: Number>(w: &'a [T], grid: Grid<'a, Vec<T>>) -> Option<Affine<'a
         zero_points,
         spec: grid.spec,
     })
+}
+
+/// The gates g and b of a delta rule.
+fn gates_of<T: Number>(pool: &Pool, rule: &DeltaRule<Vec<T>>) -> [Vec<T>; 2] {
+    let [mut decay, mut write] = [rule.decay.clone(), rule.write.clone()];
+    gates(pool, rule.shape.decay, rule.bias, rule.rates, &mut decay, &mut write);
+    [decay, write]
 }
 
 fn no_such_norm(norm: Norm, weights: usize) -> Error {
@@ -413,6 +426,69 @@ impl<T: Number> Device for Cpu<T> {
         );
         let dsinks = sinks.map(|sinks| sinks_backward(shape, sinks, y, log_sum_exp, dy));
         Ok(([dq, dk, dv], dsinks))
+    }
+
+    fn convolution(
+        &self,
+        x: &Vec<T>,
+        kernel: &Vec<T>,
+        channels: usize,
+        tokens: usize,
+    ) -> Result<Vec<T>> {
+        let mut y = uninit_vec(x.len());
+        convolution(&self.pool, tokens, x, None, &taps(kernel, channels), channels, &mut y);
+        Ok(y)
+    }
+
+    fn convolution_backward(
+        &self,
+        x: &Vec<T>,
+        kernel: &Vec<T>,
+        channels: usize,
+        tokens: usize,
+        dy: &Vec<T>,
+    ) -> Result<[Vec<T>; 2]> {
+        let (mut dx, mut dkernel) = (uninit_vec(x.len()), uninit_vec(kernel.len()));
+        let taps = taps(kernel, channels);
+        convolution_backward(&self.pool, tokens, x, &taps, channels, dy, &mut dx, &mut dkernel);
+        Ok([dx, dkernel])
+    }
+
+    fn delta_rule(&self, rule: DeltaRule<Vec<T>>) -> Result<Vec<T>> {
+        let [decay, write] = gates_of(&self.pool, &rule);
+        let DeltaRule { shape, tokens, qkv, .. } = rule;
+        let rows = qkv.len() / shape.channels();
+        let mut states = vec![T::ZERO; rows / tokens * shape.state_len()];
+        let runs = states.chunks_exact_mut(shape.state_len());
+        let runs = runs.map(|state| DeltaRun { tokens, state }).collect();
+        let mut y = uninit_vec(rows * shape.value_width());
+        let inputs = DeltaInputs { qkv, decay: &decay, write: &write };
+        delta_rule(&self.pool, &shape, inputs, runs, &mut y);
+        Ok(y)
+    }
+
+    fn delta_rule_backward(
+        &self,
+        rule: DeltaRule<Vec<T>>,
+        dy: &Vec<T>,
+    ) -> Result<DeltaGradients<Vec<T>>> {
+        let [g, b] = gates_of(&self.pool, &rule);
+        let DeltaRule { shape, tokens, qkv, decay, write, bias, rates } = rule;
+        let [mut dqkv, mut dg, mut db] = [qkv, decay, write].map(|of| uninit_vec(of.len()));
+        let inputs = DeltaInputs { qkv, decay: &g, write: &b };
+        let gradients = [&mut dqkv[..], &mut dg[..], &mut db[..]];
+        delta_rule_backward(&self.pool, &shape, tokens, inputs, dy, gradients);
+        let gates = gates_backward(shape.decay, bias, rates, [decay, write], [&dg, &db]);
+        let GateGradients { decay, write, bias, rates } = gates;
+        Ok(DeltaGradients { qkv: dqkv, decay, write, bias, rates })
+    }
+
+    fn columns(&self, x: &Vec<T>, width: usize, range: Range<usize>) -> Result<Vec<T>> {
+        Ok(columns(&self.pool, x, width, range))
+    }
+
+    fn columns_backward(&self, dy: &Vec<T>, width: usize, range: Range<usize>) -> Result<Vec<T>> {
+        Ok(columns_backward(&self.pool, dy, width, range))
     }
 
     fn quantize_activation(&self, spec: ActivationSpec, x: &Vec<T>, cols: usize) -> Result<Vec<T>> {

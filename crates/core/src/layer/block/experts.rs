@@ -6,7 +6,6 @@ use crate::Result;
 use crate::autograd::ops::Sink;
 use crate::autograd::ops::activation::Plain;
 use crate::autograd::ops::bias::AddBias;
-use crate::autograd::ops::linear::Linear;
 use crate::autograd::ops::routing::{Weigh, chosen};
 use crate::autograd::ops::rows::{Combine, GatherRows, ScaleRows, Sent, as_table};
 use crate::autograd::ops::scale::AddScaled;
@@ -15,7 +14,6 @@ use crate::autograd::tensor::Tensor;
 use crate::device::Device;
 use halfstep_formats::architecture::{ActivationSite, Experts, Parameter, Role, Score};
 use halfstep_kernels::ops::activation::Activation;
-use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::ops::routing::{Routing, Score as Scores};
 use std::sync::Arc;
 
@@ -102,21 +100,6 @@ impl<D: Device> Block<'_, D> {
         let own = device.slice(y.buffer()?, 0..sent.len() * y.cols())?;
         let own = Tensor::new(own, &[sent.len(), y.cols()])?;
         Ok((!sent.is_empty()).then_some(own))
-    }
-
-    /// `x W^T` by one of the layer's matrices that stay in floating point.
-    fn float_linear(
-        &self,
-        tape: &mut Tape<D>,
-        parameter: Parameter,
-        x: &Tensor<D>,
-    ) -> Result<Tensor<D>> {
-        let device = &self.context.device;
-        let (values, sink) = self.parameter(parameter).ok_or_else(|| crate::Error::Internal {
-            reason: format!("the layer has no {}", parameter.name()),
-        })?;
-        let weight = device.weight(device.copy(&values)?, x.cols())?;
-        tape.apply([x], Linear { precision: Precision::F32, weight, sink })
     }
 
     /// Gradients of 0 for everything of linears that get no row.

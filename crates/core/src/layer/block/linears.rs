@@ -10,8 +10,9 @@ use crate::autograd::tensor::Tensor;
 use crate::device::{Device, DeviceWeight};
 use crate::quantizer::low_rank::Factors;
 use crate::{Error, Result};
-use halfstep_formats::architecture::{ActivationSite, Linear as Name, Norm, Role};
+use halfstep_formats::architecture::{ActivationSite, Linear as Name, Norm, Parameter, Role};
 use halfstep_kernels::ActivationSpec;
+use halfstep_kernels::ops::gemm::Precision;
 
 impl<D: Device> Block<'_, D> {
     /// What one linear gives for its input x `[M, I]` -> `[M, O]`, as in the layer: x quantized at
@@ -221,6 +222,18 @@ impl<D: Device> Block<'_, D> {
         self.context.device.integer_linear(x.buffer()?, activation, step, &weights).map(Some)
     }
 
+    /// `x W^T` by one of the layer's matrices that stay in floating point.
+    pub(super) fn float_linear(
+        &self,
+        tape: &mut Tape<D>,
+        parameter: Parameter,
+        x: &Tensor<D>,
+    ) -> Result<Tensor<D>> {
+        let (device, (values, sink)) = (&self.context.device, self.required(parameter)?);
+        let weight = device.weight(device.copy(&values)?, x.cols())?;
+        tape.apply([x], Linear { precision: Precision::F32, weight, sink })
+    }
+
     /// Shows the tap what comes to a site.
     pub(super) fn show(&mut self, site: ActivationSite, x: &Tensor<D>) -> Result<()> {
         if let Some(tap) = &mut self.tap {
@@ -237,8 +250,9 @@ impl<D: Device> Block<'_, D> {
         x: Tensor<D>,
     ) -> Result<Tensor<D>> {
         self.show(site, &x)?;
-        let (spec, head_dim) =
-            (self.quantizer(site), site.is_cache().then(|| self.heads().head_dim));
+        let (spec, heads) =
+            (self.quantizer(site), self.layer().attention().filter(|_| site.is_cache()));
+        let head_dim = heads.map(|heads| heads.head_dim);
         if spec == ActivationSpec::F32 {
             return Ok(x);
         }

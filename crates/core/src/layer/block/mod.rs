@@ -1,7 +1,9 @@
-//! One transformer block as ops on a tape: the architecture's data read by the trainer. The two
-//! halves of a layer have a file each, and so have experts and what linears read.
+//! One transformer block as ops on a tape: the architecture's data read by the trainer. Each kind of
+//! mixer and the second half of a layer have a file each, and so have experts and what linears read.
 
 mod attention;
+mod convolution;
+mod delta_rule;
 mod experts;
 mod feed_forward;
 mod linears;
@@ -19,11 +21,11 @@ use crate::layer::weights::{BlockWeights, norm_weight};
 use crate::quantizer::low_rank::FactorSinks;
 use crate::{Error, Result};
 use halfstep_formats::architecture::{
-    ActivationSite, Attention as Heads, Layer, Linear as Name, Norm, Parameter, QkNorm, Role,
+    ActivationSite, Attention as Heads, Layer, Linear as Name, Mixer, Norm, Parameter, QkNorm, Role,
 };
 use halfstep_formats::{Architecture, Quantization};
 use halfstep_kernels::ops::gemm::Precision;
-use halfstep_kernels::ops::rope::RopeTable;
+use halfstep_kernels::ops::rope::{RopePairs, RopeTable};
 use halfstep_kernels::quant::lsq::EdgeRule;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,10 +79,20 @@ impl<D: Device> BlockSinks<D> {
     }
 }
 
-/// The rotation of each layer of an architecture for sequences of so many tokens.
+/// The rotation of each layer of an architecture for sequences of so many tokens; none turns in layers
+/// without attention.
 pub(crate) fn rope_tables(architecture: &Architecture, tokens: usize) -> Arc<[Arc<RopeTable>]> {
-    let layers = architecture.layers.iter();
-    layers.map(|layer| Arc::new(layer.attention().expect("attention").rope_table(tokens))).collect()
+    let still = || RopeTable {
+        head_dim: 0,
+        pairs: RopePairs::Half,
+        factor: 1.0,
+        inverse_frequencies: vec![],
+    };
+    let table = |layer: &Layer| match layer.attention() {
+        Some(heads) => heads.rope_table(tokens),
+        None => still(),
+    };
+    architecture.layers.iter().map(|layer| Arc::new(table(layer))).collect()
 }
 
 /// Sees the values at every activation and cache site where they are quantized, before, on the host;
@@ -138,10 +150,14 @@ impl<'a, D: Device> Block<'a, D> {
 
     /// x `[M, D]` -> `[M, D]`, M = batch x tokens.
     pub fn forward(&mut self, tape: &mut Tape<D>, x: &Tensor<D>) -> Result<Tensor<D>> {
-        let Layer { norms, parallel, .. } = self.layer();
+        let Layer { mixer, norms, parallel, .. } = self.layer();
         let normed = self.norm(tape, Norm::Attention, x.clone())?; // [M, D]
         let shared = (*parallel && !norms.pre_feed_forward).then(|| normed.clone());
-        let h = self.attention(tape, normed, x)?;
+        let h = match mixer {
+            Mixer::Attention(heads) => self.attention(tape, heads, normed, x)?,
+            Mixer::DeltaRule(delta) => self.delta_rule(tape, delta, normed, x)?,
+            Mixer::Convolution(_) => self.convolution(tape, normed, x)?,
+        };
         let read = match shared {
             Some(shared) => shared,
             None => self.norm(tape, Norm::FeedForward, if *parallel { x } else { &h }.clone())?,
@@ -156,15 +172,17 @@ impl<'a, D: Device> Block<'a, D> {
     fn norm(&self, tape: &mut Tape<D>, norm: Norm, x: Tensor<D>) -> Result<Tensor<D>> {
         let role = Role::Norm(norm);
         let Some(weight) = self.weights.vectors.get(&role) else { return Ok(x) };
-        let (a, heads) = (&self.context.architecture, self.heads());
-        let each_head = norm.is_of_heads() && heads.qk_norm != Some(QkNorm::Whole);
+        let a = &self.context.architecture;
+        let alone = |heads: &&Heads| norm.is_of_heads() && heads.qk_norm != Some(QkNorm::Whole);
+        let each_head = self.layer().attention().filter(alone);
+        let offset = if role.is_norm() { a.norm.offset } else { 0.0 };
         let op = Normalize {
             norm: device::Norm {
                 kind: a.norm_kind(self.weights.layer, norm),
                 eps: a.norm.eps,
-                width: if each_head { heads.head_dim } else { weight.len() },
+                width: each_head.map_or(weight.len(), |heads| heads.head_dim),
             },
-            weight: norm_weight(&self.context.device, weight, a.norm.offset)?,
+            weight: norm_weight(&self.context.device, weight, offset)?,
             sink: self.sinks.vectors.get(&role).cloned(),
         };
         let y = tape.apply([&x], op)?;
@@ -185,13 +203,15 @@ impl<'a, D: Device> Block<'a, D> {
         Some((values.clone(), self.sinks.vectors.get(&role).cloned()))
     }
 
-    fn layer(&self) -> &'a Layer {
-        &self.context.architecture.layers[self.weights.layer]
+    /// The same of a tensor that the layer's graph asks for.
+    fn required(&self, parameter: Parameter) -> Result<Learned<D>> {
+        self.parameter(parameter).ok_or_else(|| Error::Internal {
+            reason: format!("the layer has no {}", parameter.name()),
+        })
     }
 
-    /// The layer's attention.
-    fn heads(&self) -> &'a Heads {
-        self.layer().attention().expect("attention")
+    fn layer(&self) -> &'a Layer {
+        &self.context.architecture.layers[self.weights.layer]
     }
 }
 

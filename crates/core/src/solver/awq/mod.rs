@@ -89,7 +89,7 @@ impl Solver for AwqConfig {
                 let ((rows, cols), values) = (block.shape(linear), block.values[&linear].clone());
                 // An expert may get no row of these sequences.
                 let seen = !inputs.is_empty();
-                let clips = self.clip && seen && !matches!(linear, Linear::Q | Linear::K);
+                let clips = self.clip && seen && !makes_scores(linear);
                 let clipped = if clips {
                     search_clip(pool, &values, rows, cols, site.spec, Observer::Absmax, &inputs)
                         .map_err(|e| named(e, block.name(linear)))?
@@ -106,6 +106,12 @@ impl Solver for AwqConfig {
         }
         block.finish()
     }
+}
+
+/// Whether what a linear gives is multiplied with itself or its like: errors of queries and keys count
+/// there as products, which the range of a weight does not tell.
+fn makes_scores(linear: Linear) -> bool {
+    matches!(linear, Linear::Q | Linear::K | Linear::DeltaQkv)
 }
 
 /// Squared difference from `wanted` with the linears rounded under v: Q(W diag(v)) diag(v)^-1.
