@@ -6,6 +6,7 @@ mod arch;
 pub mod family;
 pub mod fields;
 mod graph;
+pub mod readers;
 pub(crate) mod refused;
 mod rope;
 mod sites;
