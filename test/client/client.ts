@@ -10,7 +10,8 @@ const WINDOW = 512
 
 /**
  * The client's logits of every position, each window alone: rows of the vocabulary's size. With
- * `every` only those of every so many positions, the others 0.
+ * `every` only those of every so many positions, the others 0. Threads that wait for each other keep
+ * a core busy: one is faster for a tiny model.
  */
 export async function clientLogits(
   llama: Llama,
@@ -18,13 +19,14 @@ export async function clientLogits(
   windows: number[][],
   vocabulary: number,
   every = 1,
+  threads = 2,
 ): Promise<Float32Array[]> {
   const model = await llama.loadModel({ modelPath: file })
   const context = await model.createContext({
     contextSize: WINDOW,
     batchSize: WINDOW,
     flashAttention: false,
-    threads: 2,
+    threads,
   })
   const sequence = context.getSequence()
   const all = []
