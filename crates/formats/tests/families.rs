@@ -144,7 +144,6 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
         ),
         ("qwen2", json!({}), Some("head_dim")),
         ("qwen2", json!({ "hidden_size": 64, "rope_scaling": llama3 }), Some("rope_scaling")),
-        ("qwen2", json!({ "hidden_size": 64, "rope_scaling": long }), Some("rope_scaling")),
         (
             "qwen2",
             json!({ "hidden_size": 64, "partial_rotary_factor": 0.5 }),
@@ -287,7 +286,10 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
         ("exaone4", json!({ "sliding_window": null, "hidden_size": 64 }), None),
         (
             "exaone4",
-            json!({ "sliding_window": 16, "num_hidden_layers": 64, "hidden_size": 64 }),
+            json!({
+                "sliding_window": 16, "num_hidden_layers": 64, "hidden_size": 64,
+                "intermediate_size": 32, "-layer_types": null,
+            }),
             None,
         ),
         (
@@ -297,7 +299,10 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
         ),
         (
             "exaone4",
-            json!({ "sliding_window": null, "num_hidden_layers": 64, "hidden_size": 64 }),
+            json!({
+                "sliding_window": null, "num_hidden_layers": 64, "hidden_size": 64,
+                "-layer_types": null,
+            }),
             Some("sliding_window"),
         ),
         (
@@ -312,7 +317,10 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
         ("command-r", json!({ "logit_scale": 0.3, "hidden_size": 64 }), None),
         (
             "command-r",
-            json!({ "use_qk_norm": true, "num_hidden_layers": 64, "hidden_size": 64 }),
+            json!({
+                "use_qk_norm": true, "num_hidden_layers": 64, "hidden_size": 64,
+                "intermediate_size": 32,
+            }),
             None,
         ),
         ("command-r", json!({ "use_qk_norm": true, "hidden_size": 64 }), Some("use_qk_norm")),
@@ -322,6 +330,11 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
         ("cohere2", json!({ "sliding_window": null, "hidden_size": 64 }), Some("sliding_window")),
         ("glm4", json!({ "partial_rotary_factor": 0.5, "tie_word_embeddings": false }), None),
         ("glm4", json!({ "attention_bias": false }), None),
+        (
+            "glm4",
+            json!({ "partial_rotary_factor": 0.75, "rope_scaling": long }),
+            Some("rope_scaling"),
+        ),
         (
             "nemotron",
             json!({
@@ -370,7 +383,7 @@ fn every_family_is_among_the_interesting_ones() {
         // What is left of the fields once they only change the sizes.
         let sized = |fields: &Value| {
             let mut sized = fields.clone();
-            let keys = ["hidden_size", "tie_word_embeddings", "num_hidden_layers"];
+            let keys = ["hidden_size", "tie_word_embeddings", "num_hidden_layers", "-layer_types"];
             sized.as_object_mut().expect("an object").retain(|key, _| keys.contains(&&key[..]));
             sized
         };
@@ -535,7 +548,8 @@ fn tensors_that_do_not_match_the_graph_are_refused_by_name() {
         Err(Error::Unsupported { name, .. }) => assert_eq!(name, "this decoder as llama"),
         written => panic!("{:?}", written.map(|bytes| bytes.len())),
     }
-    let bytes = to_bytes(&model(named("qwen2").graph(&sizes())), FileFormat::Gguf);
+    let wide = Sizes { hidden_size: 64, ..sizes() };
+    let bytes = to_bytes(&model(named("qwen2").graph(&wide)), FileFormat::Gguf);
     let mut bytes = bytes.expect("written");
     for at in 0..bytes.len() - 5 {
         if &bytes[at..at + 5] == b"qwen2" {
@@ -735,6 +749,53 @@ fn metadata_that_contradict_the_model_are_refused_by_name() {
         let error = load::load_bytes("x", &raw.to_bytes()).map(|model| model.architecture);
         let message = error.expect_err(name).to_string();
         assert!(message.contains(name) && message.contains(part), "{name}: {message}");
+    }
+}
+
+/// What llama.cpp leaves out of a file, or has where the file says nothing.
+#[test]
+fn a_gguf_file_is_read_as_its_readers_compute_it() {
+    type Edit = fn(&mut Raw);
+    let implied: fn(&mut Architecture) = |graph| {
+        graph.logit_softcap = Some(30.0);
+        graph.layers.iter_mut().for_each(|layer| layer.attention.softcap = Some(50.0));
+    };
+    let cap: fn(&mut Architecture) = |graph| graph.logit_softcap = Some(30.0);
+    let nothing: fn(&mut Architecture) = |_| {};
+    let cases: [(&str, Edit, fn(&mut Architecture)); 7] = [
+        ("exaone4", |raw| raw.set_u32("exaone4.attention.sliding_window", 16), nothing),
+        (
+            "phi3",
+            |raw| raw.set_u32("phi3.attention.sliding_window", 16),
+            |graph| {
+                graph.layers.iter_mut().for_each(|layer| layer.attention.window = None);
+            },
+        ),
+        ("olmo3", |raw| raw.set_f32("olmo2.rope.freq_base_swa", 123.0), nothing),
+        (
+            "gemma2",
+            |raw| {
+                for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+                    raw.remove(&format!("gemma2.{key}"));
+                }
+            },
+            implied,
+        ),
+        ("gemma4", |raw| raw.remove("gemma4.final_logit_softcapping"), cap),
+        ("qwen2", |raw| raw.set_f32("qwen2.rope.scaling.yarn_beta_fast", 16.0), nothing),
+        ("qwen2", |raw| raw.set_f32("qwen2.rope.scaling.yarn_attn_factor", 2.0), nothing),
+    ];
+    for (family, edit, change) in cases {
+        let all = interesting();
+        let (_, fields, _) = all.iter().find(|(of, ..)| *of == family).expect("a case");
+        let mut graph = parsed(family, fields);
+        let bytes = to_bytes(&model(graph.clone()), FileFormat::Gguf).expect("written");
+        let mut raw = Raw::parse(&bytes);
+        edit(&mut raw);
+        let read =
+            load::load_bytes("x", &raw.to_bytes()).unwrap_or_else(|e| panic!("{family}: {e}"));
+        change(&mut graph);
+        assert_eq!(read.architecture, graph.in_form(Form::Gguf), "{family}");
     }
 }
 
