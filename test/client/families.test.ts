@@ -145,7 +145,7 @@ describe.each(read.map((name, i) => [name, i] as const))('%s', (family, number) 
       const windows = [(await stored.tokenize(TEXT)).slice(0, WINDOW)]
       expect(windows[0]).toHaveLength(WINDOW)
       const vocabulary = made.inspect().vocabSize
-      const theirs = await clientLogits(llama, file, windows, vocabulary, 1, 1)
+      const theirs = await clientLogits(llama, file, windows, vocabulary, {}, 1)
       const ours = await ourLogits(made, windows)
       const { kl } = compare(theirs, ours, windows, vocabulary)
       const off = apart(theirs[0] ?? new Float32Array(), ours[0] ?? new Float32Array(), vocabulary)
