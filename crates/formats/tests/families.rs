@@ -756,13 +756,14 @@ fn metadata_that_contradict_the_model_are_refused_by_name() {
 #[test]
 fn a_gguf_file_is_read_as_its_readers_compute_it() {
     type Edit = fn(&mut Raw);
-    let implied: fn(&mut Architecture) = |graph| {
+    type Change = fn(&mut Architecture);
+    let implied: Change = |graph| {
         graph.logit_softcap = Some(30.0);
         graph.layers.iter_mut().for_each(|layer| layer.attention.softcap = Some(50.0));
     };
-    let cap: fn(&mut Architecture) = |graph| graph.logit_softcap = Some(30.0);
-    let nothing: fn(&mut Architecture) = |_| {};
-    let cases: [(&str, Edit, fn(&mut Architecture)); 7] = [
+    let cap: Change = |graph| graph.logit_softcap = Some(30.0);
+    let nothing: Change = |_| {};
+    let cases: [(&str, Edit, Change); 7] = [
         ("exaone4", |raw| raw.set_u32("exaone4.attention.sliding_window", 16), nothing),
         (
             "phi3",
