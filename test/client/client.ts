@@ -1,48 +1,67 @@
 // The client's logits and ours, and how far they are apart.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Llama } from 'node-llama-cpp'
+import type { ControlledEvaluateInputItem, Llama, Token } from 'node-llama-cpp'
 import { expect } from 'vitest'
 import { Model, quantize, recipes } from '../../ts/src/index.js'
 import { reorderFeedForward } from './reorder.js'
 
 const WINDOW = 512
 
+/** Which logits are taken, and compared. */
+export interface Choice {
+  /** Every so many-th position. */
+  every?: number
+  /**
+   * So many of the likeliest tokens, and all others as one. The client hands out a map of all of
+   * them, which for a large vocabulary takes minutes.
+   */
+  top?: number
+}
+
 /**
- * The client's logits of every position, each window alone: rows of the vocabulary's size. With
- * `every` only those of every so many positions, the others 0.
+ * The client's logits of every position, each window alone: rows of the vocabulary's size. Positions
+ * that are not chosen are 0. Of tokens that are not chosen the row has what is left of the
+ * probability, in equal parts; the next token of the window is always chosen. Threads that wait for
+ * each other keep a core busy: one is faster for a tiny model.
  */
 export async function clientLogits(
   llama: Llama,
   file: string,
   windows: number[][],
   vocabulary: number,
-  every = 1,
+  { every = 1, top }: Choice = {},
+  threads = 2,
 ): Promise<Float32Array[]> {
   const model = await llama.loadModel({ modelPath: file })
   const context = await model.createContext({
     contextSize: WINDOW,
     batchSize: WINDOW,
     flashAttention: false,
-    threads: 2,
+    threads,
   })
   const sequence = context.getSequence()
   const all = []
   for (const window of windows) {
     await sequence.clearHistory()
     const logits = new Float32Array(window.length * vocabulary)
+    const chosen = (position: number): ControlledEvaluateInputItem => {
+      const token = window[position] as Token
+      if (position % every !== 0) return token
+      if (top === undefined) return [token, { generateNext: { logits: true } }]
+      const tokens = window.slice(position + 1, position + 2) as Token[]
+      const filter = { includeTop: top, tokens }
+      return [token, { generateNext: { logits: { filter }, totalLogitWeight: true } }]
+    }
     await sequence.controlledEvaluate(
-      window.map((token, position) =>
-        position % every === 0
-          ? [token as never, { generateNext: { logits: true } }]
-          : (token as never),
-      ),
+      window.map((_, position) => chosen(position)),
       {
-        // The client hands out a map of the whole vocabulary for each position: emptied as it
-        // comes, because all of them together are gigabytes.
+        // Emptied as it comes, because the maps of all positions together are gigabytes.
         onTokenResult(position, { next }) {
-          for (const [token, logit] of next.logits ?? [])
-            logits[position * vocabulary + token] = logit
+          const row = logits.subarray(position * vocabulary, (position + 1) * vocabulary)
+          if (next.totalLogitWeight !== undefined)
+            row.fill(logitOfOthers(next.logits ?? new Map(), next.totalLogitWeight, vocabulary))
+          for (const [token, logit] of next.logits ?? []) row[token] = logit
           next.logits?.clear()
         },
       },
@@ -53,6 +72,14 @@ export async function clientLogits(
   return all
 }
 
+/** The logit of each token outside `chosen`, were they all alike, by the sum of `exp(logit - max)`. */
+function logitOfOthers(chosen: Map<number, number>, sum: number, vocabulary: number): number {
+  const largest = Math.max(...chosen.values())
+  let left = sum
+  for (const logit of chosen.values()) left -= Math.exp(logit - largest)
+  return largest + Math.log(Math.max(left, 1e-30) / (vocabulary - chosen.size))
+}
+
 export interface Comparison {
   kl: number
   top1: number
@@ -61,15 +88,15 @@ export interface Comparison {
 }
 
 /**
- * Mean KL(a || b) in nats and top-1 agreement over all positions, or every so many of them,
- * perplexity of both.
+ * Mean KL(a || b) in nats and top-1 agreement over the chosen positions, perplexity of both. With
+ * `top` the KL is that of the likeliest tokens of `a`, and of all others as one.
  */
 export function compare(
   a: Float32Array[],
   b: Float32Array[],
   windows: number[][],
   vocabulary: number,
-  every = 1,
+  { every = 1, top = vocabulary }: Choice = {},
 ): Comparison {
   let [kl, same, positions, nllA, nllB, predictions] = [0, 0, 0, 0, 0, 0]
   windows.forEach((window, w) => {
@@ -81,10 +108,7 @@ export function compare(
         ),
       )
       if (!x || !y) throw new Error('no logits')
-      let row = 0
-      for (let v = 0; v < vocabulary; v++)
-        row += Math.exp(x.logs[v] ?? 0) * ((x.logs[v] ?? 0) - (y.logs[v] ?? 0))
-      kl += row
+      kl += divergence(x.logs, y.logs, top)
       same += x.top === y.top ? 1 : 0
       positions++
       const next = window[position + 1]
@@ -99,6 +123,22 @@ export function compare(
     top1: same / positions,
     perplexity: [Math.exp(nllA / predictions), Math.exp(nllB / predictions)],
   }
+}
+
+/** KL of two distributions by their logarithms, over the `top` likeliest of `x` and the rest. */
+function divergence(x: Float64Array, y: Float64Array, top: number): number {
+  const least = top < x.length ? (x.toSorted()[x.length - top] ?? 0) : Number.NEGATIVE_INFINITY
+  let [sum, restX, restY] = [0, 1, 1]
+  for (let v = 0; v < x.length; v++) {
+    const [logX, logY] = [x[v] ?? 0, y[v] ?? 0]
+    if (logX < least) continue
+    const probability = Math.exp(logX)
+    sum += probability * (logX - logY)
+    restX -= probability
+    restY -= Math.exp(logY)
+  }
+  if (top >= x.length || restX <= 0 || restY <= 0) return sum
+  return sum + restX * Math.log(restX / restY)
 }
 
 function logSoftmax(logits: Float32Array): { logs: Float64Array; top: number } {
@@ -126,8 +166,8 @@ export async function ourLogits(model: Model, windows: number[][]): Promise<Floa
 }
 
 /**
- * Our runtime and the client on the same file, and our runtime with its sums in another order;
- * compared at every so many positions.
+ * Our runtime and the client on the same file, and our runtime with its sums in another order,
+ * compared at the chosen logits.
  */
 export async function measure(
   llama: Llama,
@@ -136,7 +176,7 @@ export async function measure(
   target: 'gguf:q4_0' | 'gguf:q4_1' | 'gguf:q8_0',
   text: string,
   count: number,
-  every = 1,
+  choice: Choice,
 ): Promise<{ client: Comparison; floor: Comparison }> {
   const vocabulary = source.inspect().vocabSize
   const { model } = await quantize(source, recipes.rtn({ target })).result
@@ -146,14 +186,14 @@ export async function measure(
   const ours = await ourLogits(model, windows)
   model.dispose()
   const reordered = await Model.load(reorderFeedForward(readFileSync(file)))
-  const floor = compare(ours, await ourLogits(reordered, windows), windows, vocabulary, every)
+  const floor = compare(ours, await ourLogits(reordered, windows), windows, vocabulary, choice)
   reordered.dispose()
   const client = compare(
-    await clientLogits(llama, file, windows, vocabulary, every),
+    await clientLogits(llama, file, windows, vocabulary, choice),
     ours,
     windows,
     vocabulary,
-    every,
+    choice,
   )
   const perplexity = client.perplexity.map((p) => p.toFixed(3)).join(' against ')
   console.log(

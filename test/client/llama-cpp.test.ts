@@ -9,6 +9,8 @@ import { Model, quantize, recipes } from '../../ts/src/index.js'
 import { clientLogits, compare, expectSameTokens, measure, ourLogits, windowsOf } from './client.js'
 
 const root = join(import.meta.dirname, '../..')
+/** The client takes milliseconds to hand out the logits of each position. */
+const CHOICE = { every: 4 }
 const evalText = readFileSync(join(root, 'assets/demo-eval.txt'), 'utf8')
 
 let llama: Llama
@@ -47,7 +49,7 @@ describe.each(['gguf:q4_0', 'gguf:q4_1', 'gguf:q8_0'] as const)('%s', (target) =
   // Three layers are too few for a flipped code to spread: here the client's f16 attention shows,
   // not the order of sums. So a plain limit.
   test('the demo model answers the same in the client', { timeout: 300_000 }, async () => {
-    const { client, floor } = await measure(llama, folder, demo, target, evalText, 4)
+    const { client, floor } = await measure(llama, folder, demo, target, evalText, 4, CHOICE)
     expect(floor.kl).toBeGreaterThan(0)
     expect(client.kl).toBeLessThanOrEqual(1e-3)
     expect(Math.abs(client.perplexity[0] / client.perplexity[1] - 1)).toBeLessThanOrEqual(0.01)
@@ -79,10 +81,11 @@ describe.each(['gguf:q4_0', 'gguf:q4_1'] as const)('%s', (target) => {
       const ours = await ourLogits(model, windows)
       model.dispose()
       const { kl, perplexity } = compare(
-        await clientLogits(llama, file, windows, vocabulary),
+        await clientLogits(llama, file, windows, vocabulary, CHOICE),
         ours,
         windows,
         vocabulary,
+        CHOICE,
       )
       const both = perplexity.map((p) => p.toFixed(3)).join(' against ')
       console.log(
@@ -103,10 +106,11 @@ test('gguf:tq2_0: the ternary demo model answers the same in the client', {
   const windows = await windowsOf(model, evalText, 4)
   const ours = await ourLogits(model, windows)
   const { kl, perplexity } = compare(
-    await clientLogits(llama, file, windows, model.inspect().vocabSize),
+    await clientLogits(llama, file, windows, model.inspect().vocabSize, CHOICE),
     ours,
     windows,
     model.inspect().vocabSize,
+    CHOICE,
   )
   model.dispose()
   console.log(

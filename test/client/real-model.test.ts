@@ -1,5 +1,5 @@
 // The client and our runtime on a real model. A file of its own, which runs at the same time as
-// that of the demo model: most of its time goes into handing out 49,152 logits for each position.
+// that of the demo model.
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -30,7 +30,7 @@ describe.each(['gguf:q4_0', 'gguf:q4_1', 'gguf:q8_0'] as const)('%s', (target) =
     { timeout: 900_000 },
     async () => {
       const text = readFileSync(texts[0] ?? '', 'utf8').slice(0, 20_000)
-      // One sequence, every second position: nearly all of the time goes into the client's maps.
+      // Tokens beyond those are unlikely, and their logits take the client long.
       const { client, floor } = await measure(
         llama,
         folder,
@@ -38,7 +38,7 @@ describe.each(['gguf:q4_0', 'gguf:q4_1', 'gguf:q8_0'] as const)('%s', (target) =
         target,
         text,
         1,
-        2,
+        { every: 2, top: 1024 },
       )
       expect(client.kl).toBeLessThanOrEqual(2 * floor.kl)
       // 256 predictions: two runtimes that differ by noise alone differ by up to 1 per cent here.

@@ -1,5 +1,6 @@
 //! Writing: a temporary file next to the target is written, synced and renamed.
 
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::load::load;
 use crate::model::Model;
@@ -57,6 +58,16 @@ pub fn save_checked<E: From<Error>>(
         let _ = std::fs::remove_file(&unverified);
     }
     checked
+}
+
+/// Refuses a decoder that no file of the format holds, before there are tensors for one.
+///
+/// Errors: `Unsupported`, naming the field.
+pub fn check(architecture: &Architecture, format: FileFormat) -> Result<()> {
+    match format {
+        FileFormat::Gguf => gguf::check(architecture),
+        FileFormat::Halfstep => Ok(()),
+    }
 }
 
 /// The file's bytes in memory (for WASM and tests).

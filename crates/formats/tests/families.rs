@@ -142,7 +142,18 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
             } }),
             Some("truncate"),
         ),
-        ("qwen2", json!({ "rope_scaling": yarn, "tie_word_embeddings": false }), None),
+        (
+            "qwen2",
+            json!({ "rope_scaling": yarn, "tie_word_embeddings": false, "hidden_size": 64 }),
+            None,
+        ),
+        ("qwen2", json!({}), Some("head_dim")),
+        ("qwen2", json!({ "hidden_size": 64, "rope_scaling": llama3 }), Some("rope_scaling")),
+        (
+            "qwen2",
+            json!({ "hidden_size": 64, "partial_rotary_factor": 0.5 }),
+            Some("partial_rotary_factor"),
+        ),
         (
             "qwen3",
             json!({ "rope_scaling": {
@@ -173,7 +184,17 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
             }),
             None,
         ),
-        ("gemma2", json!({ "layer_types": sliding(3), "sliding_window": 16 }), None),
+        (
+            "gemma2",
+            json!({
+                "layer_types": sliding(3), "sliding_window": 16, "attn_logit_softcapping": 20.1,
+                "final_logit_softcapping": 10.3,
+            }),
+            None,
+        ),
+        ("gemma2", json!({ "final_logit_softcapping": 10.3 }), Some("attn_logit_softcapping")),
+        ("gemma2", json!({ "attn_logit_softcapping": 20.1 }), Some("final_logit_softcapping")),
+        ("gemma2", json!({ "tie_word_embeddings": false }), Some("tie_word_embeddings")),
         ("gemma2", json!({ "query_pre_attn_scalar": 24 }), Some("query_pre_attn_scalar")),
         (
             "gemma3",
@@ -187,6 +208,14 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
         ),
         ("gemma3", json!({ "attn_logit_softcapping": 3.0 }), Some("attn_logit_softcapping")),
         (
+            "gemma3",
+            json!({ "sliding_window": 16, "rope_parameters": by_kind(&json!({
+                "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+                "attention_factor": 1.5, "rope_theta": 1e6,
+            })) }),
+            Some("attention_factor"),
+        ),
+        (
             "gemma4",
             json!({
                 "sliding_window": 16, "final_logit_softcapping": 30.1, "global_head_dim": 24,
@@ -199,6 +228,18 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
             None,
         ),
         ("gemma4", json!({ "global_head_dim": 16, "layer_types": sliding(3) }), None),
+        (
+            "gemma4",
+            json!({
+                "rope_parameters": by_kind(&json!({ "rope_type": "default", "rope_theta": 1e6 })),
+            }),
+            None,
+        ),
+        (
+            "gemma4",
+            json!({ "layer_types": sliding(3), "num_kv_shared_layers": 3 }),
+            Some("num_kv_shared_layers"),
+        ),
         ("mistral", json!({ "sliding_window": 16 }), Some("sliding_window")),
         (
             "mistral3",
@@ -212,11 +253,13 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
         (
             "phi3",
             json!({
-                "sliding_window": 16, "rope_scaling": long, "partial_rotary_factor": 0.75,
+                "sliding_window": 64, "rope_scaling": long, "partial_rotary_factor": 0.75,
+                "hidden_size": 64,
             }),
             None,
         ),
-        ("phi3", json!({}), None),
+        ("phi3", json!({ "hidden_size": 64 }), None),
+        ("phi3", json!({ "hidden_size": 64, "sliding_window": 63 }), Some("sliding_window")),
         (
             "granite",
             json!({
@@ -225,44 +268,104 @@ fn interesting() -> Vec<(&'static str, Value, Option<&'static str>)> {
             }),
             None,
         ),
-        ("olmo2", json!({ "tie_word_embeddings": false }), None),
+        ("olmo2", json!({ "tie_word_embeddings": false, "hidden_size": 64 }), None),
+        ("olmo2", json!({ "hidden_size": 64 }), Some("tie_word_embeddings")),
         (
             "olmo3",
             json!({
                 "sliding_window": 16, "rope_scaling": yarn, "layer_types": sliding(3),
+                "tie_word_embeddings": false, "hidden_size": 64,
             }),
             None,
         ),
+        (
+            "olmo3",
+            json!({
+                "sliding_window": 16, "tie_word_embeddings": false, "hidden_size": 64,
+                "rope_parameters": by_kind(&json!({ "rope_type": "default", "rope_theta": 1e6 })),
+            }),
+            Some("rope_theta"),
+        ),
         ("smollm3", json!({}), None),
         ("smollm3", json!({ "no_rope_layers": [1, 0, 1, 1, 1, 1, 1] }), Some("no_rope_layers")),
-        ("exaone4", json!({ "sliding_window": 16, "layer_types": sliding(4) }), None),
-        ("exaone4", json!({ "sliding_window": null }), None),
+        ("exaone4", json!({ "sliding_window": null, "hidden_size": 64 }), None),
+        (
+            "exaone4",
+            json!({
+                "sliding_window": 16, "num_hidden_layers": 64, "hidden_size": 64,
+                "intermediate_size": 32, "-layer_types": null,
+            }),
+            None,
+        ),
+        (
+            "exaone4",
+            json!({ "sliding_window": 16, "layer_types": sliding(4), "hidden_size": 64 }),
+            Some("sliding_window"),
+        ),
+        (
+            "exaone4",
+            json!({
+                "sliding_window": null, "num_hidden_layers": 64, "hidden_size": 64,
+                "-layer_types": null,
+            }),
+            Some("sliding_window"),
+        ),
         (
             "stablelm",
             json!({
                 "use_parallel_residual": true, "qk_layernorm": true, "use_qkv_bias": true,
-                "partial_rotary_factor": 0.25,
+                "partial_rotary_factor": 0.25, "tie_word_embeddings": false, "hidden_size": 64,
             }),
             None,
         ),
-        ("stablelm", json!({}), None),
-        ("command-r", json!({ "use_qk_norm": true, "logit_scale": 0.3 }), None),
-        ("command-r", json!({}), None),
-        ("cohere2", json!({ "sliding_window": 16, "logit_scale": 0.3 }), None),
+        ("stablelm", json!({ "tie_word_embeddings": false, "hidden_size": 64 }), None),
+        ("command-r", json!({ "logit_scale": 0.3, "hidden_size": 64 }), None),
+        (
+            "command-r",
+            json!({
+                "use_qk_norm": true, "num_hidden_layers": 64, "hidden_size": 64,
+                "intermediate_size": 32,
+            }),
+            None,
+        ),
+        ("command-r", json!({ "use_qk_norm": true, "hidden_size": 64 }), Some("use_qk_norm")),
+        ("command-r", json!({ "num_hidden_layers": 64, "hidden_size": 64 }), Some("use_qk_norm")),
+        ("cohere2", json!({ "sliding_window": 16, "logit_scale": 0.3, "hidden_size": 64 }), None),
+        ("cohere2", json!({ "sliding_window": 16 }), Some("head_dim")),
+        ("cohere2", json!({ "sliding_window": null, "hidden_size": 64 }), Some("sliding_window")),
         ("glm4", json!({ "partial_rotary_factor": 0.5, "tie_word_embeddings": false }), None),
         ("glm4", json!({ "attention_bias": false }), None),
-        ("nemotron", json!({ "partial_rotary_factor": 0.25, "norm_eps": 3e-5 }), None),
+        (
+            "glm4",
+            json!({ "partial_rotary_factor": 0.75, "rope_scaling": long }),
+            Some("rope_scaling"),
+        ),
+        (
+            "nemotron",
+            json!({
+                "partial_rotary_factor": 0.25, "norm_eps": 3e-5, "tie_word_embeddings": false,
+                "hidden_size": 64,
+            }),
+            None,
+        ),
+        ("nemotron", json!({ "tie_word_embeddings": false }), Some("head_dim")),
         ("arcee", json!({ "rope_scaling": yarn }), None),
         ("seed_oss", json!({ "attention_bias": false }), None),
         (
             "gpt-oss",
             json!({
                 "num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 32,
-                "sliding_window": 16,
+                "sliding_window": 16, "tie_word_embeddings": false,
             }),
             None,
         ),
-        ("gpt-oss", json!({ "num_local_experts": 5, "swiglu_limit": 6.0 }), Some("swiglu_limit")),
+        (
+            "gpt-oss",
+            json!({
+                "num_local_experts": 5, "swiglu_limit": 6.0, "tie_word_embeddings": false,
+            }),
+            Some("swiglu_limit"),
+        ),
     ]
     .into_iter()
     .chain(with_other_mixers())
@@ -336,10 +439,17 @@ fn parsed(family: &str, fields: &Value) -> Architecture {
 #[test]
 fn every_family_is_among_the_interesting_ones() {
     for family in family::all() {
-        let sized = family.graph(&sizes());
         let all = interesting();
-        let of = all.iter().filter(|(name, ..)| *name == family.name());
-        let other = of.map(|(name, fields, _)| parsed(name, fields)).any(|graph| graph != sized);
+        let mut of = all.iter().filter(|(name, ..)| *name == family.name());
+        // What is left of the fields once they only change the sizes.
+        let sized = |fields: &Value| {
+            let mut sized = fields.clone();
+            let keys = ["hidden_size", "tie_word_embeddings", "num_hidden_layers", "-layer_types"];
+            sized.as_object_mut().expect("an object").retain(|key, _| keys.contains(&&key[..]));
+            sized
+        };
+        let other =
+            of.any(|(name, fields, _)| parsed(name, fields) != parsed(name, &sized(fields)));
         let plain = ["olmo2", "smollm3"].contains(&family.name());
         assert!(other || plain, "{}", family.name());
     }
@@ -563,7 +673,8 @@ fn tensors_that_do_not_match_the_graph_are_refused_by_name() {
         Err(Error::Unsupported { name, .. }) => assert_eq!(name, "this decoder as llama"),
         written => panic!("{:?}", written.map(|bytes| bytes.len())),
     }
-    let bytes = to_bytes(&model(named("qwen2").graph(&sizes())), FileFormat::Gguf);
+    let wide = Sizes { hidden_size: 64, ..sizes() };
+    let bytes = to_bytes(&model(named("qwen2").graph(&wide)), FileFormat::Gguf);
     let mut bytes = bytes.expect("written");
     for at in 0..bytes.len() - 5 {
         if &bytes[at..at + 5] == b"qwen2" {
@@ -854,6 +965,54 @@ fn metadata_that_contradict_the_model_are_refused_by_name() {
         let error = load::load_bytes("x", &raw.to_bytes()).map(|model| model.architecture);
         let message = error.expect_err(name).to_string();
         assert!(message.contains(name) && message.contains(part), "{name}: {message}");
+    }
+}
+
+/// What llama.cpp leaves out of a file, or has where the file says nothing.
+#[test]
+fn a_gguf_file_is_read_as_its_readers_compute_it() {
+    type Edit = fn(&mut Raw);
+    type Change = fn(&mut Architecture);
+    let implied: Change = |graph| {
+        graph.logit_softcap = Some(30.0);
+        graph.attentions_mut().for_each(|a| a.softcap = Some(50.0));
+    };
+    let cap: Change = |graph| graph.logit_softcap = Some(30.0);
+    let nothing: Change = |_| {};
+    let cases: [(&str, Edit, Change); 7] = [
+        ("exaone4", |raw| raw.set_u32("exaone4.attention.sliding_window", 16), nothing),
+        (
+            "phi3",
+            |raw| raw.set_u32("phi3.attention.sliding_window", 16),
+            |graph| {
+                graph.attentions_mut().for_each(|a| a.window = None);
+            },
+        ),
+        ("olmo3", |raw| raw.set_f32("olmo2.rope.freq_base_swa", 123.0), nothing),
+        (
+            "gemma2",
+            |raw| {
+                for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+                    raw.remove(&format!("gemma2.{key}"));
+                }
+            },
+            implied,
+        ),
+        ("gemma4", |raw| raw.remove("gemma4.final_logit_softcapping"), cap),
+        ("qwen2", |raw| raw.set_f32("qwen2.rope.scaling.yarn_beta_fast", 16.0), nothing),
+        ("qwen2", |raw| raw.set_f32("qwen2.rope.scaling.yarn_attn_factor", 2.0), nothing),
+    ];
+    for (family, edit, change) in cases {
+        let all = interesting();
+        let (_, fields, _) = all.iter().find(|(of, ..)| *of == family).expect("a case");
+        let mut graph = parsed(family, fields);
+        let bytes = to_bytes(&model(graph.clone()), FileFormat::Gguf).expect("written");
+        let mut raw = Raw::parse(&bytes);
+        edit(&mut raw);
+        let read =
+            load::load_bytes("x", &raw.to_bytes()).unwrap_or_else(|e| panic!("{family}: {e}"));
+        change(&mut graph);
+        assert_eq!(read.architecture, graph.in_form(Form::Gguf), "{family}");
     }
 }
 

@@ -141,6 +141,7 @@ pub(super) fn check(model: &Model, recipe: &Recipe, run: &RunConfig) -> Result<(
     model.refuse_linear_parts(&model.name, "it cannot be rounded or trained")?;
     check_parts(model, recipe)?;
     nearest::check_shapes(&model.architecture, recipe)?;
+    halfstep_formats::write::check(&model.architecture, recipe.target.file_format())?;
     if let Some(output) = &run.output {
         crate::run::save::check_ending(Some(recipe.target), Path::new(output)).map_err(
             |e| match e {

@@ -8,6 +8,7 @@ use super::arch;
 use super::fields::{Fields, Form};
 use super::graph::{Activation, Architecture, NormKind};
 use super::mixer::HeadOrder;
+use super::readers::Readers;
 use super::sizes::Sizes;
 use super::storage::Stored;
 use super::tensors::Linear;
@@ -93,6 +94,11 @@ pub trait Family: Sync {
     /// Whether readers of its GGUF files know YaRN's keys beyond the factor and the context.
     fn has_yarn_keys(&self) -> bool {
         false
+    }
+
+    /// What readers of its GGUF files take; whatever else a graph has is refused in one.
+    fn gguf_readers(&self) -> Readers {
+        Readers::PLAIN
     }
 
     /// A method of quantization by which weights in its folders may be stored.

@@ -232,12 +232,40 @@ pub fn windows(
     Ok(sliding)
 }
 
+/// The refusal of what the readers of a family's GGUF files do not take.
+pub fn beyond_gguf(io: &dyn Fields, key: &Key, reason: String) -> Error {
+    io.refuse(key, format!("{reason}; the halfstep format and Hugging Face folders hold it"))
+}
+
 /// Refuses a GGUF file without a window where readers of the family need one.
 pub fn needs_window(io: &dyn Fields, graph: &Architecture) -> Result<()> {
     let none = graph.attentions().all(|a| a.window.is_none());
     match none && !io.reads() && io.form() == Form::Gguf {
-        true => Err(io.refuse(&SLIDING_WINDOW, "readers of GGUF files need one".into())),
+        true => Err(beyond_gguf(io, &SLIDING_WINDOW, "readers of GGUF files need one".into())),
         false => Ok(()),
+    }
+}
+
+/// For GGUF files in which readers do not heed a window: one that is read is none, and one is not
+/// written. `idle` is the length from which on a window changes nothing, which both leave.
+pub fn unheeded_window(
+    io: &dyn Fields,
+    graph: &mut Architecture,
+    which: &str,
+    idle: usize,
+) -> Result<()> {
+    let short = |window: usize| window < idle;
+    let found = graph.attentions().find_map(|a| a.window.filter(|&w| short(w)));
+    match (found, io.reads()) {
+        (None, _) => Ok(()),
+        (Some(_), true) => {
+            each_attention(graph, |a| a.window = None);
+            Ok(())
+        }
+        (Some(window), false) => {
+            let reason = format!("it is {window}, and readers of GGUF files {which} have none");
+            Err(beyond_gguf(io, &SLIDING_WINDOW, reason))
+        }
     }
 }
 
@@ -280,11 +308,8 @@ pub fn query_scalar(io: &mut dyn Fields, graph: &mut Architecture, largest: usiz
     if io.form() == Form::HuggingFace {
         number(io, &QUERY_SCALAR, &mut scalar)?;
     } else if scalar != implied {
-        let reason = format!(
-            "it is {scalar}, and readers of GGUF files take {implied}; the halfstep format and \
-             Hugging Face folders hold it"
-        );
-        return Err(io.refuse(&QUERY_SCALAR, reason));
+        let reason = format!("it is {scalar}, and readers of GGUF files take {implied}");
+        return Err(beyond_gguf(io, &QUERY_SCALAR, reason));
     }
     if scalar.is_nan() || scalar <= 0.0 {
         return Err(io.refuse(&QUERY_SCALAR, format!("it is {scalar}, which is not above 0")));
@@ -312,7 +337,7 @@ pub fn rope_layers(io: &mut dyn Fields, graph: &mut Architecture, every: usize) 
     if io.form() == Form::Gguf && turning != usual {
         let reason =
             format!("readers of GGUF files leave out the rotation of every {every}th layer");
-        return Err(io.refuse(&ROPE_LAYERS, reason));
+        return Err(beyond_gguf(io, &ROPE_LAYERS, reason));
     }
     for (a, turns) in graph.attentions_mut().zip(turning) {
         a.rope = a.rope.take().filter(|_| turns);

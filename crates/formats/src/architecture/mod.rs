@@ -8,6 +8,7 @@ pub mod fields;
 mod graph;
 mod hybrid;
 mod mixer;
+pub mod readers;
 pub(crate) mod refused;
 mod rope;
 mod sites;

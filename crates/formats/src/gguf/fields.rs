@@ -4,7 +4,7 @@ use super::entries::Entries;
 use super::metadata::{Metadata, Value};
 use super::{Container, FORMAT, caps, keys, rope};
 use crate::architecture::fields::{Fields, Form, Key};
-use crate::architecture::{Architecture, NormKind, Rope, family};
+use crate::architecture::{Architecture, NormKind, Rope, family, readers};
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 
@@ -308,6 +308,7 @@ pub(super) fn write(graph: &Architecture, name: &str, entries: &mut Entries) -> 
         rope::write(rope, a.head_dim, family, name, entries)?;
     }
     let mut writer = Writer { entries, architecture: name };
+    readers::check(&writer, graph, &family.gguf_readers())?;
     family.describe(&mut writer, &mut graph.clone())
 }
 

@@ -65,8 +65,6 @@ pub const ROPE_SCALING_FACTOR: &str = "rope.scaling.factor";
 pub const ROPE_ORIGINAL: &str = "rope.scaling.original_context_length";
 /// f32: what tables of factors multiply cos and sin by.
 pub const ROPE_MAGNITUDE: &str = "rope.scaling.attn_factor";
-/// f32: what YaRN multiplies cos and sin by, where it is not the usual number.
-pub const YARN_MAGNITUDE: &str = "rope.scaling.yarn_attn_factor";
 /// f32: k of a magnitude of `m(1) / m(k)`, `m(k) = 0.1 k ln(factor) + 1`.
 pub const YARN_LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
 /// f32: turns above which YaRN keeps a frequency.

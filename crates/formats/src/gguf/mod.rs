@@ -28,7 +28,7 @@ pub(crate) use files::Files;
 pub use metadata::{Array, Carried, Entry, Metadata, Value};
 pub use read::read;
 pub(crate) use read::read_files;
-pub use write::write;
+pub use write::{check, write};
 
 use crate::blocks;
 use crate::error::Result as FormatsResult;

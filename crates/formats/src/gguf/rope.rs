@@ -5,7 +5,10 @@ use super::entries::Entries;
 use super::fields::Keys;
 use super::rope_factors::{self, ROPE_FACTORS, STOPPED};
 use super::{Container, GgmlType, caps, keys};
-use crate::architecture::{Family, LongScaling, Rope, RopeScaling, YarnScaling};
+use crate::architecture::readers::RopeFactors;
+use crate::architecture::{
+    Architecture, Family, LongScaling, Rope, RopeScaling, YarnScaling, family,
+};
 use crate::blocks;
 use crate::config;
 use crate::error::{Error, Result};
@@ -95,18 +98,24 @@ fn yarn(keys: &Keys, family: &dyn Family, factor: f64) -> Result<YarnScaling> {
         let own = format!("{}{key}", keys::OWN_FIELD);
         Ok(keys.positive(key, &own)?.unwrap_or(usual))
     };
-    let m = |k: f64| YarnScaling::magnitude(factor, k);
-    let usual = match keys.number(keys::YARN_LOG_MULTIPLIER)? {
-        Some(multiplier) if multiplier != 0.0 => m(1.0) / m(multiplier),
-        _ => m(1.0),
+    // Where the family's readers do not know a key, it is not heeded.
+    let [beta_fast, beta_slow, multiplier] = match family.has_yarn_keys() {
+        true => [
+            number(keys::YARN_FAST, BETA_FAST)?,
+            number(keys::YARN_SLOW, BETA_SLOW)?,
+            keys.number(keys::YARN_LOG_MULTIPLIER)?.unwrap_or(0.0),
+        ],
+        false => [BETA_FAST, BETA_SLOW, 0.0],
     };
+    let m = |k: f64| YarnScaling::magnitude(factor, k);
+    let usual = if multiplier == 0.0 { m(1.0) } else { m(1.0) / m(multiplier) };
     Ok(YarnScaling {
         factor,
         original: original(keys)?,
-        beta_fast: number(keys::YARN_FAST, BETA_FAST)?,
-        beta_slow: number(keys::YARN_SLOW, BETA_SLOW)?,
+        beta_fast,
+        beta_slow,
         truncate: family.truncates_yarn(),
-        magnitude: number(keys::YARN_MAGNITUDE, usual)? * number(keys::ROPE_MAGNITUDE, 1.0)?,
+        magnitude: usual * number(keys::ROPE_MAGNITUDE, 1.0)?,
     })
 }
 
@@ -154,8 +163,21 @@ fn factors(container: &Container, name: &str, pairs: usize) -> Result<Option<Vec
     }
 }
 
+/// The tensors of factors of a model's rotation.
+pub fn tensors_of(graph: &Architecture) -> Vec<(&'static str, Vec<f32>)> {
+    let layers = || graph.attentions();
+    let factors = layers().filter_map(|attention| attention.rope.as_ref()).map(tensors);
+    let needed = family::of(graph).gguf_readers().factors == RopeFactors::Always;
+    let ones = || {
+        let full = layers().filter(|attention| needed && attention.window.is_none());
+        let rope = full.filter_map(|attention| attention.rope.as_ref()).next();
+        rope.map(|rope| vec![(ROPE_FACTORS, vec![1.0; rope.turned / 2])])
+    };
+    factors.into_iter().find(|factors| !factors.is_empty()).or_else(ones).unwrap_or_default()
+}
+
 /// The tensors of factors of a rotation.
-pub fn tensors(rope: &Rope) -> Vec<(&'static str, Vec<f32>)> {
+fn tensors(rope: &Rope) -> Vec<(&'static str, Vec<f32>)> {
     let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
     match &rope.scaling {
         Some(RopeScaling::Llama3(scaling)) => {

@@ -159,9 +159,7 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
         }
         planned.push(of_pieces(stored, tensors, &kinds)?);
     }
-    let ropes = model.architecture.attentions().filter_map(|a| a.rope.as_ref());
-    let factors = ropes.map(rope::tensors).find(|factors| !factors.is_empty());
-    for (name, factors) in factors.unwrap_or_default() {
+    for (name, factors) in rope::tensors_of(&model.architecture) {
         let cols = factors.len();
         planned.push(Planned {
             name: name.into(),
@@ -253,20 +251,32 @@ fn describe(tensor: &Planned, offset: u64, header: &mut Vec<u8>) {
     header.extend(offset.to_le_bytes());
 }
 
+/// Refuses a decoder that no GGUF file holds.
+///
+/// Errors: `Unsupported`, naming the field.
+pub fn check(architecture: &Architecture) -> Result<()> {
+    let name = architecture_name(architecture)?;
+    architecture.check_family(FORMAT)?;
+    fields::write(architecture, name, &mut Entries::default())
+}
+
+/// `general.architecture` of the decoder's files.
+fn architecture_name(architecture: &Architecture) -> Result<&'static str> {
+    let family = family::of(architecture);
+    if let Some(name) = family.gguf_architecture() {
+        return Ok(name);
+    }
+    // Its fields tell why.
+    let mut entries = Entries::default();
+    let mut writer = fields::Writer { entries: &mut entries, architecture: family.name() };
+    family.describe(&mut writer, &mut architecture.clone())?;
+    let reason = "GGUF files know no such architecture".into();
+    Err(Error::Unsupported { file: FORMAT.into(), name: family.class().into(), reason })
+}
+
 fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
     let mut entries = Entries::default();
-    let family = family::of(&model.architecture);
-    let Some(name) = family.gguf_architecture() else {
-        // Its fields tell why.
-        let mut writer = fields::Writer { entries: &mut entries, architecture: family.name() };
-        family.describe(&mut writer, &mut model.architecture.clone())?;
-        let reason = "GGUF files know no such architecture".into();
-        return Err(Error::Unsupported {
-            file: FORMAT.into(),
-            name: family.class().into(),
-            reason,
-        });
-    };
+    let name = architecture_name(&model.architecture)?;
     entries.string(keys::ARCHITECTURE, name, caps::STRING_BYTES)?;
     entries.string("general.type", "model", caps::STRING_BYTES)?;
     entries.string(keys::NAME, &model.name, caps::STRING_BYTES)?;

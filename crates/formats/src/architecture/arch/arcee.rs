@@ -1,6 +1,7 @@
 //! Arcee's AFM: Llama with a squared ReLU without a gate.
 
 use crate::architecture::fields::{self, Fields};
+use crate::architecture::readers::Readers;
 use crate::architecture::{Activation, Architecture, Family, FeedForward};
 use crate::error::Result;
 
@@ -22,6 +23,10 @@ impl Family for Arcee {
             }
         });
         Ok(())
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers { long_rope: false, ..Readers::LLAMA }
     }
 
     fn activation(&self) -> Activation {

@@ -2,6 +2,7 @@
 //! in the others.
 
 use crate::architecture::fields::{self, Fields, LOGIT_SCALE, Sliding};
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Family, NormKind};
 use crate::error::Result;
 
@@ -23,6 +24,10 @@ impl Family for Cohere2 {
         let full = graph.attentions_mut().filter(|a| a.window.is_none());
         full.for_each(|a| a.rope = None);
         fields::needs_window(io, graph)
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        super::COHERE
     }
 
     fn norm_kind(&self) -> NormKind {

@@ -2,6 +2,7 @@
 //! and logits.
 
 use crate::architecture::fields::{self, ATTENTION_SOFTCAP, FINAL_SOFTCAP, Fields, Form, Sliding};
+use crate::architecture::readers::{HeadTensor, Readers};
 use crate::architecture::{Activation, Architecture, Family};
 use crate::error::Result;
 
@@ -11,6 +12,8 @@ pub struct Gemma2;
 const LARGEST: usize = 46;
 /// Positions that sliding layers see where a GGUF file does not say it, as the first ones did not.
 const WINDOW: usize = 4096;
+/// Caps of scores and of logits where it does not say them.
+const CAPS: [f64; 2] = [50.0, 30.0];
 
 impl Family for Gemma2 {
     fn name(&self) -> &'static str {
@@ -24,13 +27,22 @@ impl Family for Gemma2 {
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         super::gemma(graph);
         fields::query_scalar(io, graph, LARGEST)?;
+        if io.reads() && io.form() == Form::Gguf {
+            fields::each_attention(graph, |a| {
+                a.window = Some(WINDOW);
+                a.softcap = Some(CAPS[0]);
+            });
+            graph.logit_softcap = Some(CAPS[1]);
+        }
         fields::of_attention(io, &ATTENTION_SOFTCAP, graph, |attention| &mut attention.softcap)?;
         io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap)?;
-        if io.reads() && io.form() == Form::Gguf {
-            fields::each_attention(graph, |a| a.window = Some(WINDOW));
-        }
+        self.needs_caps(io, graph)?;
         fields::windows(io, graph, Sliding::ButEvery(2))?;
         fields::needs_window(io, graph)
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers { partial_rotation: true, head: HeadTensor::Embedding, ..Readers::PLAIN }
     }
 
     fn activation(&self) -> Activation {
@@ -64,5 +76,23 @@ impl Family for Gemma2 {
 
     fn hugging_face_parts(&self) -> &'static [(&'static str, &'static str)] {
         super::AROUND
+    }
+}
+
+impl Gemma2 {
+    /// Refuses a GGUF file without caps: its readers have them in any case.
+    fn needs_caps(&self, io: &dyn Fields, graph: &Architecture) -> Result<()> {
+        if io.reads() || io.form() != Form::Gguf {
+            return Ok(());
+        }
+        let scores = graph.attentions().all(|a| a.softcap.is_some());
+        let cases = [(&ATTENTION_SOFTCAP, scores), (&FINAL_SOFTCAP, graph.logit_softcap.is_some())];
+        for ((key, is_there), cap) in cases.into_iter().zip(CAPS) {
+            if !is_there {
+                let reason = format!("it is missing, and readers of GGUF files then take {cap}");
+                return Err(fields::beyond_gguf(io, key, reason));
+            }
+        }
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 use crate::architecture::fields::{
     self, FINAL_SOFTCAP, Fields, Form, Key, PER_LAYER_INPUT, SHARED_KV_LAYERS, Sliding,
 };
+use crate::architecture::readers::{Readers, RopeFactors};
 use crate::architecture::{
     Activation, Architecture, Family, FeedForward, PerLayerInput, QkNorm, Rope,
 };
@@ -16,6 +17,8 @@ pub struct Gemma4;
 /// Whether the feed-forwards of layers that read the keys of others are twice as wide; GGUF files
 /// have the width of each layer.
 const DOUBLE_WIDE: Key = Key { config: &["use_double_wide_mlp"], gguf: None };
+/// Cap of logits where a GGUF file does not say it.
+const SOFTCAP: f64 = 30.0;
 /// Rows of the second embedding.
 const PER_LAYER_VOCABULARY: Key = Key { config: &["vocab_size_per_layer_input"], gguf: None };
 
@@ -40,7 +43,7 @@ impl Family for Gemma4 {
             a.v_norm = true;
             a.scale = Some(1.0);
         });
-        io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap)?;
+        self.final_softcap(io, graph)?;
         let mut sliding = fields::windows(io, graph, Sliding::ButEveryStored(6))?;
         // transformers makes it one without a window, whatever a config says.
         if let (true, Some(slides), Some(last)) =
@@ -54,6 +57,10 @@ impl Family for Gemma4 {
         self.per_layer_input(io, graph)?;
         self.shared_layers(io, graph, &sliding)?;
         self.widths(io, graph)
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers { partial_rotation: true, factors: RopeFactors::Always, ..Readers::PLAIN }
     }
 
     fn activation(&self) -> Activation {
@@ -97,6 +104,17 @@ impl Family for Gemma4 {
 }
 
 impl Gemma4 {
+    /// Readers of GGUF files have a cap unless the key is 0.
+    fn final_softcap(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
+        if io.form() == Form::HuggingFace {
+            return io.number(&FINAL_SOFTCAP, &mut graph.logit_softcap);
+        }
+        let mut cap = if io.reads() { Some(SOFTCAP) } else { graph.logit_softcap.or(Some(0.0)) };
+        io.number(&FINAL_SOFTCAP, &mut cap)?;
+        graph.logit_softcap = cap.filter(|&cap| cap != 0.0);
+        Ok(())
+    }
+
     /// The width is written even where it is 0, which readers of GGUF files want to know.
     fn per_layer_input(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         let mut width = Some(graph.per_layer_input.map_or(0, |input| input.width));
@@ -170,6 +188,15 @@ impl Gemma4 {
                 let reason = format!("layer {layer} has none of its kind before those that share");
                 return Err(io.refuse(&SHARED_KV_LAYERS, reason));
             };
+            // Readers of GGUF files count on the last two layers before them being one of each kind.
+            let counted = (count - shared).checked_sub(if sliding[layer] { 2 } else { 1 });
+            if io.form() == Form::Gguf && counted != Some(own) {
+                let reason = format!(
+                    "layer {layer} reads those of layer {own}, and readers of GGUF files take \
+                     another"
+                );
+                return Err(fields::beyond_gguf(io, &SHARED_KV_LAYERS, reason));
+            }
             if let Some(a) = graph.layers[layer].attention_mut() {
                 a.kv_from = Some(own);
             }

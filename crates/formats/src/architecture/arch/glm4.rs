@@ -2,6 +2,7 @@
 //! neighbours in the first half of a head turned as pairs, gate and up in one matrix.
 
 use crate::architecture::fields::{self, Fields, Form};
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Family, Linear, NormPlaces};
 use crate::error::Result;
 use halfstep_kernels::ops::rope::RopePairs;
@@ -29,6 +30,10 @@ impl Family for Glm4 {
         fields::each_attention(graph, |a| a.qkv_bias = bias);
         super::interleaved(graph, RopePairs::Interleaved);
         Ok(())
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers { partial_rotation: true, ..Readers::PLAIN }
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {

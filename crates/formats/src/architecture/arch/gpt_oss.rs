@@ -4,6 +4,7 @@
 use crate::architecture::fields::{
     self, EXPERTS_USED, Fields, Form, Key, SWIGLU_ALPHA, SWIGLU_LIMIT, Sliding,
 };
+use crate::architecture::readers::{HeadTensor, Readers};
 use crate::architecture::storage::{Columns, Piece, Rows, Stored};
 use crate::architecture::{
     Activation, Architecture, Dense, Experts, Family, Linear, Role, Routing, Score, storage,
@@ -49,6 +50,10 @@ impl Family for GptOss {
         });
         fields::windows(io, graph, Sliding::ButEvery(2))?;
         fields::needs_window(io, graph)
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers { head: HeadTensor::Own, ..Readers::PLAIN }
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {
@@ -119,7 +124,7 @@ impl GptOss {
             fields::number(io, &SWIGLU_LIMIT, &mut limit)?;
         } else if of(graph) != CLAMPED {
             let reason = "readers of GGUF files take 1.702 and 7".into();
-            return Err(io.refuse(&SWIGLU_LIMIT, reason));
+            return Err(fields::beyond_gguf(io, &SWIGLU_LIMIT, reason));
         }
         fields::activation(graph, Activation::Clamped { alpha, limit });
         Ok(())

@@ -3,6 +3,7 @@
 use crate::architecture::fields::{
     self, ATTENTION_SCALE, EMBED_SCALE, Fields, Key, LOGIT_DIVISOR, RESIDUAL_SCALE,
 };
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Family};
 use crate::error::Result;
 
@@ -35,6 +36,10 @@ impl Family for Granite {
             return Err(io.refuse(&TURNS, "it is false: layers without rotation".into()));
         }
         Ok(())
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers::LLAMA
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {

@@ -1,6 +1,7 @@
 //! Llama 1 to 3, SmolLM2, TinyLlama and whatever else is stored as one: the plain decoder.
 
 use crate::architecture::fields::Fields;
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Family};
 use crate::error::Result;
 use serde_json::Value;
@@ -18,6 +19,10 @@ impl Family for Llama {
 
     fn describe(&self, _: &mut dyn Fields, _: &mut Architecture) -> Result<()> {
         Ok(())
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers::LLAMA
     }
 
     fn own_keys(&self) -> Vec<(&'static str, Value)> {

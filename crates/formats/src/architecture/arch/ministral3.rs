@@ -2,6 +2,7 @@
 //! their position.
 
 use crate::architecture::fields::{Fields, TEMPER};
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Family, RopeScaling, Temper};
 use crate::error::Result;
 use serde_json::{Value, json};
@@ -33,6 +34,10 @@ impl Family for Ministral3 {
         let temper = Some(Temper { beta, length: yarn.original });
         graph.attentions_mut().for_each(|a| a.temper = temper);
         Ok(())
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers::LLAMA
     }
 
     fn rope_parameters(&self) -> Value {

@@ -4,6 +4,7 @@ use super::family::Family;
 use super::fields::{self, Fields, Key};
 use super::graph::{Architecture, FeedForward, NormPlaces};
 use super::mixer::QkNorm;
+use super::readers::{HeadTensor, Readers};
 use crate::error::Result;
 use halfstep_kernels::ops::rope::RopePairs;
 
@@ -58,6 +59,13 @@ const QWEN3: &[(&str, f64)] = &[
     ("use_sliding_window", 0.0),
 ];
 
+/// Readers of a head of its own, and of heads that are together as wide as the rows between layers.
+const OLMO: Readers = Readers { head_width: false, head: HeadTensor::Own, ..Readers::PLAIN };
+/// The same, for heads of which a part turns.
+const NARROW: Readers = Readers { partial_rotation: true, ..OLMO };
+/// The same, where the embedding is the head.
+const COHERE: Readers = Readers { head: HeadTensor::Embedding, ..NARROW };
+
 /// Hugging Face's names of norms around both halves of a layer.
 const AROUND: &[(&str, &str)] = &[
     ("post_attention_layernorm", "pre_feedforward_layernorm"),
@@ -107,7 +115,7 @@ fn normalised_experts(io: &mut dyn Fields, graph: &mut Architecture, key: &Key) 
         fields::flag(io, key, &mut normalise)?;
     } else if !normalise {
         let reason = "it is false, and readers of GGUF files divide by the sum".into();
-        return Err(io.refuse(key, reason));
+        return Err(fields::beyond_gguf(io, key, reason));
     }
     fields::each(graph, |layer| {
         if let FeedForward::Experts(experts) = &mut layer.feed_forward {

@@ -2,6 +2,7 @@
 //! a rotation of a part of each head.
 
 use crate::architecture::fields::{self, Fields};
+use crate::architecture::readers::Readers;
 use crate::architecture::{Activation, Architecture, Family, FeedForward, NormKind};
 use crate::error::Result;
 
@@ -24,6 +25,10 @@ impl Family for Nemotron {
             }
         });
         Ok(())
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        super::NARROW
     }
 
     fn activation(&self) -> Activation {

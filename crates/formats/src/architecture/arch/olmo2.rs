@@ -1,6 +1,7 @@
 //! OLMo 2: norms after both halves of a layer, and of all queries and all keys at once.
 
 use crate::architecture::fields::Fields;
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Family};
 use crate::error::Result;
 
@@ -22,6 +23,10 @@ impl Family for Olmo2 {
     fn describe(&self, _: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         super::olmo(graph);
         Ok(())
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        super::OLMO
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {

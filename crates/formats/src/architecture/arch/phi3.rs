@@ -1,6 +1,7 @@
 //! Phi-3, 3.5 and 4 (mini): q, k and v in one matrix, gate and up in one, frequencies by tables.
 
 use crate::architecture::fields::{self, Fields, Form, Sliding};
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Family, Linear};
 use crate::error::Result;
 
@@ -17,7 +18,17 @@ impl Family for Phi3 {
 
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         fields::windows(io, graph, Sliding::All)?;
-        Ok(())
+        match io.form() {
+            Form::HuggingFace => Ok(()),
+            Form::Gguf => {
+                let positions = graph.max_positions;
+                fields::unheeded_window(io, graph, "of this family", positions)
+            }
+        }
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers { head_width: false, partial_rotation: true, long_rope: true, ..Readers::PLAIN }
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {

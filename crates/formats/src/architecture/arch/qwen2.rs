@@ -1,6 +1,7 @@
 //! Qwen 1.5, 2 and 2.5, and what is distilled into them: biases on queries, keys and values.
 
 use crate::architecture::fields::{self, Fields};
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Family};
 use crate::error::Result;
 use serde_json::Value;
@@ -19,6 +20,10 @@ impl Family for Qwen2 {
     fn describe(&self, _: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
         fields::each_attention(graph, |a| a.qkv_bias = true);
         Ok(())
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers { head_width: false, ..Readers::PLAIN }
     }
 
     fn defaults(&self) -> &'static [(&'static str, f64)] {

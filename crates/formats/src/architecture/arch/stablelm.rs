@@ -2,6 +2,7 @@
 //! layers whose halves read the same rows, and a norm of each head.
 
 use crate::architecture::fields::{self, Fields, Form, Key, PARALLEL};
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Family, NormKind, QkNorm};
 use crate::error::Result;
 
@@ -40,6 +41,10 @@ impl Family for StableLm {
             a.qk_norm = qk_norm.then_some(QkNorm::PerHead);
         });
         Ok(())
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        super::NARROW
     }
 
     fn norm_kind(&self) -> NormKind {
