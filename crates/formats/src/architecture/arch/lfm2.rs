@@ -2,6 +2,7 @@
 
 use crate::architecture::fields::{self, Fields, Form, Key};
 use crate::architecture::hybrid::MAX_KERNEL;
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Convolution, Family, FeedForward, Layer, Mixer, QkNorm};
 use crate::config::MAX_INTERMEDIATE;
 use crate::error::Result;
@@ -93,6 +94,10 @@ impl Family for Lfm2 {
 
     fn counts_heads_by_layer(&self) -> bool {
         true
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers { head_width: false, ..Readers::PLAIN }
     }
 
     fn hugging_face_parts(&self) -> &'static [(&'static str, &'static str)] {

@@ -1,6 +1,7 @@
 //! Qwen3.5, its text part: three layers with a delta rule for each one with attention.
 
 use crate::architecture::fields::{self, Fields, Form, Key};
+use crate::architecture::readers::Readers;
 use crate::architecture::{Architecture, Family, HeadOrder, hybrid};
 use crate::error::Result;
 use serde_json::{Value, json};
@@ -48,6 +49,10 @@ impl Family for Qwen35 {
             }
         });
         fields::flag(io, &INTERLEAVED, &mut true)
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers { partial_rotation: true, ..Readers::PLAIN }
     }
 
     fn norm_offset(&self) -> f64 {

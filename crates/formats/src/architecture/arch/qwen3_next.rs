@@ -4,6 +4,7 @@
 use crate::architecture::fields::{
     self, EXPERT_SIZE, EXPERTS, Fields, Form, NORMALISE_EXPERTS, SHARED_EXPERT_SIZE,
 };
+use crate::architecture::readers::Readers;
 use crate::architecture::storage::{self, Rows, Stored};
 use crate::architecture::{
     Architecture, DeltaRule, Dense, Experts, Family, HeadOrder, Linear, Mixer, Parameter, Role,
@@ -43,6 +44,10 @@ impl Family for Qwen3Next {
         fields::experts(io, graph, &usual, [&EXPERTS, &EXPERT_SIZE])?;
         hybrid::shared_expert(io, graph, &SHARED_EXPERT_SIZE)?;
         super::normalised_experts(io, graph, &NORMALISE_EXPERTS)
+    }
+
+    fn gguf_readers(&self) -> Readers {
+        Readers { partial_rotation: true, ..Readers::PLAIN }
     }
 
     fn norm_offset(&self) -> f64 {
