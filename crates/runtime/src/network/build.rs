@@ -154,10 +154,12 @@ impl Builder<'_> {
     fn mixer(&mut self, layer: usize) -> Result<Mixer> {
         let model = self.model;
         Ok(match &model.architecture.layers[layer].mixer {
-            graph::Mixer::Attention(a) => Mixer::Attention(self.attention(layer, a)?),
-            graph::Mixer::DeltaRule(delta) => Mixer::DeltaRule(self.delta_rule(layer, delta)?),
+            graph::Mixer::Attention(a) => Mixer::Attention(self.attention(layer, a)?.into()),
+            graph::Mixer::DeltaRule(delta) => {
+                Mixer::DeltaRule(self.delta_rule(layer, delta)?.into())
+            }
             graph::Mixer::Convolution(convolution) => {
-                Mixer::Convolution(self.convolution(layer, convolution)?)
+                Mixer::Convolution(self.convolution(layer, convolution)?.into())
             }
         })
     }

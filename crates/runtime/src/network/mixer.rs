@@ -6,9 +6,9 @@ use super::delta_rule::DeltaRule;
 use crate::cache::LayerCache;
 
 pub(super) enum Mixer {
-    Attention(Attention),
-    DeltaRule(DeltaRule),
-    Convolution(Convolution),
+    Attention(Box<Attention>),
+    DeltaRule(Box<DeltaRule>),
+    Convolution(Box<Convolution>),
 }
 
 impl Mixer {
