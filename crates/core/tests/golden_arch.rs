@@ -20,9 +20,10 @@ use halfstep::recipes::sapr::SaprConfig;
 use halfstep::recipes::silq::SilqConfig;
 use halfstep::run::{quantize, save};
 use halfstep::target::TargetId;
-use halfstep_formats::{Error, Model};
+use halfstep_formats::{Error, Model, Tensor, TensorData};
 use halfstep_golden::{Golden, arch_folder};
 use halfstep_kernels::Pool;
+use halfstep_kernels::rng::Rng;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network};
 use std::path::{Path, PathBuf};
@@ -198,4 +199,45 @@ fn every_family_is_rounded_solved_trained_and_exported() {
     }
     println!("{done} pairs of family and recipe, {refused} refused by name");
     assert!(done > 0 && refused * 10 <= done);
+}
+
+/// The model with value heads of delta rules so wide that blocks of 32 lie within one.
+fn with_wide_heads(mut model: Model) -> Model {
+    model.architecture.delta_rules_mut().for_each(|delta| delta.value_dim = 32);
+    let mut rng = Rng::new(1, 0);
+    for spec in model.architecture.tensors() {
+        let tensor = model.tensors.get_mut(&spec.name).expect("a tensor");
+        if tensor.shape != spec.shape {
+            let count = spec.shape.iter().product();
+            let values = (0..count).map(|_| 0.2 * rng.normal() as f32).collect();
+            *tensor = Tensor { shape: spec.shape, data: TensorData::F32(values) };
+        }
+    }
+    model
+}
+
+#[test]
+fn files_with_rates_and_heads_in_another_form_pass_the_gate_and_answer_alike() {
+    for Family { name, model, golden } in families() {
+        if model.architecture.delta_rules().next().is_none() {
+            continue;
+        }
+        let model = with_wide_heads(model);
+        let (common, run) = (Common::of(TargetId::GgufQ4_0), RunConfig::default());
+        let config = RecipeConfig::Rtn(RtnConfig { common, ..RtnConfig::default() });
+        let made = quantize(&model, &config, &run, &mut |_| {}, &Cancel::default());
+        let (small, _) = made.unwrap_or_else(|e| panic!("{name}: {e}"));
+        let path = temporary(&format!("{name}-heads")).with_extension("gguf");
+        let saved = save(&small, &path.display().to_string());
+        assert!(saved.unwrap_or_else(|e| panic!("{name}: {e}")).parity, "{name}");
+        let again = halfstep_formats::load::load(&path).expect("read");
+        let forms = |model: &Model| model.architecture.delta_rules().map(|d| d.decay).next();
+        assert_ne!(forms(&again), forms(&small), "{name}");
+        let ids: Vec<u32> = golden.tensor("ids").i64.iter().map(|&id| id as u32).collect();
+        let (got, want) = (logits(&network(&again), &ids), logits(&network(&small), &ids));
+        let largest = want.iter().fold(0.0f32, |most, z| most.max(z.abs()));
+        let off = got.iter().zip(&want).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(off <= 1e-4 * largest, "{name}: {off} of {largest}");
+        std::fs::remove_file(path).expect("removed");
+    }
 }

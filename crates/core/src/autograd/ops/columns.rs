@@ -1,5 +1,5 @@
-//! A range of every piece of `width` columns of x `[M, n width]`: `[M, n range]`. The gradient of the
-//! other columns is 0.
+//! A range of every piece of `width` columns of x `[M, n width]`: `[M, n range]`. The gradient of
+//! the other columns is 0.
 
 use crate::Result;
 use crate::autograd::ops::Op;

@@ -1,6 +1,6 @@
-//! The gated delta rule over qkv `[M, channels]`, decay and write `[M, V]`, every sequence from states
-//! of 0 ([`halfstep_kernels::ops::delta_rule`]). Gradients of the bias of the decay and of the rates
-//! go into their sinks; no state is kept.
+//! The gated delta rule over qkv `[M, channels]`, decay and write `[M, V]`, every sequence from
+//! states of 0 ([`halfstep_kernels::ops::delta_rule`]). Gradients of the bias of the decay and of
+//! the rates go into their sinks; no state is kept.
 
 use crate::Result;
 use crate::autograd::ops::{Learned, Op};

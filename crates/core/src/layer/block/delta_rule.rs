@@ -1,5 +1,5 @@
-//! The first half of a layer: a gated delta rule. What its gates are made of stays in floating point, as
-//! a router does.
+//! The first half of a layer: a gated delta rule. What its gates are made of stays in floating
+//! point, as a router does.
 
 use super::{Block, Name};
 use crate::Result;

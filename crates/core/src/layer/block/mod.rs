@@ -1,5 +1,6 @@
-//! One transformer block as ops on a tape: the architecture's data read by the trainer. Each kind of
-//! mixer and the second half of a layer have a file each, and so have experts and what linears read.
+//! One transformer block as ops on a tape: the architecture's data read by the trainer. Each kind
+//! of mixer and the second half of a layer have a file each, and so have experts and what linears
+//! read.
 
 mod attention;
 mod convolution;
@@ -79,8 +80,8 @@ impl<D: Device> BlockSinks<D> {
     }
 }
 
-/// The rotation of each layer of an architecture for sequences of so many tokens; none turns in layers
-/// without attention.
+/// The rotation of each layer of an architecture for sequences of so many tokens; nothing turns in
+/// layers without attention.
 pub(crate) fn rope_tables(architecture: &Architecture, tokens: usize) -> Arc<[Arc<RopeTable>]> {
     let still = || RopeTable {
         head_dim: 0,

@@ -108,8 +108,8 @@ impl Solver for AwqConfig {
     }
 }
 
-/// Whether what a linear gives is multiplied with itself or its like: errors of queries and keys count
-/// there as products, which the range of a weight does not tell.
+/// Whether what a linear gives is multiplied with its like: errors of queries and keys count as
+/// products there, which the outputs of one linear do not tell.
 fn makes_scores(linear: Linear) -> bool {
     matches!(linear, Linear::Q | Linear::K | Linear::DeltaQkv)
 }
