@@ -3,6 +3,7 @@
 //! per family under `arch/`.
 
 mod arch;
+mod expert_totals;
 pub mod family;
 pub mod fields;
 mod graph;
@@ -13,6 +14,7 @@ mod sizes;
 pub mod storage;
 mod tensors;
 
+pub use expert_totals::ExpertTotals;
 pub use family::Family;
 pub use graph::{
     Activation, Architecture, Attention, Dense, Experts, FeedForward, Layer, LinearSpec, NormKind,

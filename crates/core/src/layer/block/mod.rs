@@ -2,7 +2,7 @@
 //! halves of a layer have a file each, and so have experts and what linears read.
 
 mod attention;
-mod experts;
+pub(crate) mod experts;
 mod feed_forward;
 mod linears;
 
