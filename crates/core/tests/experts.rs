@@ -6,14 +6,15 @@ use halfstep::config::options::RunConfig;
 use halfstep::recipes::RecipeConfig;
 use halfstep::record::ExpertsRecord;
 use halfstep::run::{
-    ExpertsInspection, LoadedModel, Report, inspect, inspect_file, load, logits, parse_config,
-    plan, quantize, save, tokenize,
+    ExpertsInspection, Report, inspect, inspect_file, load, logits, parse_config, plan, quantize,
+    save, tokenize,
 };
 use halfstep::{Event, Model};
 use halfstep_formats::architecture::{Linear, Parameter, Role};
 use halfstep_formats::{Tensor, TensorData};
-use halfstep_runtime::Cache;
+use halfstep_kernels::Pool;
 use halfstep_runtime::network::Logits;
+use halfstep_runtime::{Arithmetic, Cache, Network};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -202,8 +203,7 @@ fn the_router_stays_in_floating_point_and_files_give_the_same_logits() {
 fn prefill_equals_decode_in_every_byte_with_float_and_packed_experts() {
     let tokens = text(40);
     for model in [&*MOE, &RUNS["gptq"].0] {
-        let model = LoadedModel::from(model.clone());
-        let network = model.network(2).expect("a network");
+        let network = Network::new(model, Arithmetic::Auto, Pool::new(2)).expect("a network");
         let mut cache = Cache::new(&network);
         let mut one_by_one = vec![];
         for token in &tokens {

@@ -152,3 +152,6 @@ fn error<D: Device<Number = f32>>(
     linear(layer.pool(), Precision::F32, &x, &difference, &mut off);
     off.iter().map(|off| f64::from(*off).powi(2)).sum()
 }
+
+#[cfg(test)]
+mod tests;

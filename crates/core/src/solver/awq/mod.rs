@@ -16,8 +16,6 @@
 //! A linear that produces is scaled with its bias. The pairs are the graph's
 //! ([`halfstep_formats::architecture::Layer::folds`]).
 
-#[cfg(test)]
-mod expert_tests;
 mod experts;
 pub mod search;
 
