@@ -72,6 +72,11 @@ pub struct StageRecord {
     pub blocks: Vec<BlockRecord>,
     /// Statistics of the linears that the stage quantized or trained.
     pub matrices: Vec<MatrixRecord>,
+    /// Rows of the experts, layer after layer, that static scales of activations were found on, if
+    /// the whole model is trained; absent where no layer has experts or no scale is static.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[ts(optional, as = "Option<_>")]
+    pub experts: Vec<ExpertsRecord>,
 }
 
 /// The training of one layer.
@@ -87,6 +92,29 @@ pub struct BlockRecord {
     pub first_loss: f64,
     /// Mean loss over the last pass, or over the last half of the steps.
     pub last_loss: f64,
+    /// Rows of its experts that a solver found their codes from; absent without experts or a solver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub experts: Option<ExpertsRecord>,
+}
+
+/// The calibration of a layer's experts. Each sees the rows that the router sends it; to one that
+/// gets fewer than a floor, other rows are shown in addition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpertsRecord {
+    /// Number of the layer, from 0.
+    pub block: usize,
+    /// Number of its experts.
+    pub experts: usize,
+    /// Rows that the router sends the expert with the fewest.
+    pub least_rows: usize,
+    /// Rows that the router sends the expert with the most.
+    pub most_rows: usize,
+    /// The floor: rows that every expert sees, if the calibration has so many.
+    pub floor: usize,
+    /// Number of experts below the floor.
+    pub topped_up: usize,
 }
 
 /// Statistics of a quantized linear.
@@ -113,7 +141,14 @@ impl BlockRecord {
         let part = pass.min(losses.len().div_ceil(2));
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len().max(1) as f64;
         let (first_loss, last_loss) = (mean(&losses[..part]), mean(&losses[losses.len() - part..]));
-        Self { block, losses, first_loss, last_loss }
+        Self { block, losses, first_loss, last_loss, experts: None }
+    }
+}
+
+impl StageRecord {
+    /// Records of the experts of all layers that were calibrated.
+    pub fn all_experts(&self) -> impl Iterator<Item = ExpertsRecord> {
+        self.experts.iter().copied().chain(self.blocks.iter().filter_map(|block| block.experts))
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a file says of its model, whether that can be run or not: read from headers and small files
 //! alone, never from the weights.
 
+use crate::architecture::{Architecture, ExpertTotals};
 use crate::blocks::packed::block_type;
 use crate::error::Error;
+use crate::inventory;
 use crate::safetensors::Info;
 use halfstep_kernels::{Granularity, QuantSpec};
 use serde_json::Value;
@@ -23,6 +25,8 @@ pub struct Description {
     pub file_bytes: u64,
     /// Tensors by storage type.
     pub storage: BTreeMap<String, StorageTotal>,
+    /// Its experts, and the bytes of their tensors; None without experts or a known graph.
+    pub experts: Option<(ExpertTotals, u64)>,
     /// The sizes that the file gives.
     pub sizes: DescribedSizes,
     /// Kind of the tokenizer, as the file calls it.
@@ -87,6 +91,12 @@ impl Description {
             self.count(info.dtype.name(), info.end - info.begin);
             self.parameters = self.parameters.saturating_add(info.elements() as u64);
         }
+    }
+
+    /// Counts the parameters and experts of a graph, whose experts' tensors have so many bytes.
+    pub(crate) fn count_graph(&mut self, graph: &Architecture, expert_bytes: u64) {
+        self.parameters = inventory::parameters(graph);
+        self.experts = graph.expert_totals().map(|totals| (totals, expert_bytes));
     }
 
     /// Bytes of all tensors.

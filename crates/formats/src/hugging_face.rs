@@ -64,12 +64,15 @@ pub fn load(folder: Folder) -> Result<Model> {
     })
 }
 
-/// Checks all of a folder that can be checked without reading a weight; returns the warnings.
-fn check(folder: Folder) -> Result<Vec<String>> {
+/// Checks all of a folder that can be checked without reading a weight; returns the warnings, and
+/// the bytes of experts.
+fn check(folder: Folder) -> Result<(Vec<String>, u64)> {
     let small = read_small_files(folder)?;
     let shards = Shards::open(folder)?;
     let placed = place_tensors(&folder.label(), &small, &shards)?;
-    Ok([small.warnings, shards.warnings, placed.warnings].concat())
+    let experts = placed.all.iter().filter(|stored| stored.is_of_experts());
+    let bytes = experts.map(|stored| placed.bytes(&stored.name)).sum();
+    Ok(([small.warnings, shards.warnings, placed.warnings].concat(), bytes))
 }
 
 /// Describes the model of a folder, whether [`load`] can read it or not; no weight is read.
@@ -95,12 +98,13 @@ pub fn describe(folder: Folder) -> Result<Description> {
         description.file_bytes += shards.length();
         description.warnings = shards.warnings;
     }
+    let mut expert_bytes = 0;
     match check(folder) {
-        Ok(warnings) => description.warnings = warnings,
+        Ok((warnings, bytes)) => (description.warnings, expert_bytes) = (warnings, bytes),
         Err(refusal) => description.refusal = Some(refusal),
     }
     if let Ok(architecture) = config::parse(&config_file, &config_bytes) {
-        description.parameters = inventory::parameters(&architecture);
+        description.count_graph(&architecture, expert_bytes);
         description.sizes.tied_head = Some(is_tied(&architecture));
         let widths = architecture.layers.iter().map(|layer| layer.feed_forward.dense());
         if let Some(widths) = widths.collect::<Option<Vec<_>>>() {
@@ -261,6 +265,16 @@ struct Placed {
     /// Names of a head that is tied and stored as well, and of the table that it must equal.
     stored_head: Option<[String; 2]>,
     warnings: Vec<String>,
+}
+
+impl Placed {
+    /// Bytes of a tensor, or of the blocks and scales that it is stored as.
+    fn bytes(&self, name: &str) -> u64 {
+        let parts = mxfp4_folder::names(name);
+        let own = [name].into_iter().chain(parts.iter().map(String::as_str));
+        let infos = own.filter_map(|name| self.places.get(name));
+        infos.map(|(_, info)| info.end - info.begin).sum()
+    }
 }
 
 /// Every tensor of the architecture is there in its shape, and no other: as floats, but for those

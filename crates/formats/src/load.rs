@@ -7,9 +7,7 @@ use crate::gguf::OtherTypes;
 use crate::json::BYTE_ORDER_MARK;
 use crate::model::Model;
 use crate::source::Source;
-use crate::{
-    config, foreign, gguf, halfstep_file, hugging_face, inventory, json, safetensors, shards,
-};
+use crate::{config, foreign, gguf, halfstep_file, hugging_face, json, safetensors, shards};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -160,18 +158,20 @@ fn describe_config(mut source: Source) -> Result<Description> {
     let config = json::parse(&source.file, &bytes)?;
     let parsed = shards::refuse_quantization_config(&source.file, &bytes)
         .and_then(|()| config::parse(&source.file, &bytes));
-    Ok(Description {
+    let mut description = Description {
         name: stem(&source.file),
         format: "config",
         architecture: config_architecture(&config),
         sizes: config_sizes(&config),
-        parameters: parsed.as_ref().map_or(0, inventory::parameters),
         file_bytes: source.length,
-        refusal: Some(
-            parsed.err().unwrap_or_else(|| by_itself(source.file, "a config.json by itself")),
-        ),
         ..Description::default()
-    })
+    };
+    if let Ok(graph) = &parsed {
+        description.count_graph(graph, 0);
+    }
+    let by_itself = || by_itself(source.file, "a config.json by itself");
+    description.refusal = Some(parsed.err().unwrap_or_else(by_itself));
+    Ok(description)
 }
 
 /// The name of a file without the way to it and its ending.

@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import type { FileInspection } from '../generated/types.js'
 import { inspect } from '../inspect-node.js'
 import { attempt } from './exit.js'
+import { expertPairs } from './experts.js'
 import { cut, formatBytes, formatPairs } from './format.js'
 
 const EXAMPLE = `
@@ -36,6 +37,7 @@ function lines(found: FileInspection, columns: number): string[] {
     ['architecture', found.architecture ?? 'unknown'],
     [RUNS, refusal === null ? 'yes' : `no: ${refusal.message}`],
     ['parameters', found.parameters.toLocaleString('en')],
+    ...expertPairs(found.experts),
     ['file', formatBytes(found.fileBytes)],
     ['bits per weight', `${found.bitsPerWeight.toFixed(3)} in the whole file`],
     ['target', found.target ?? 'none'],

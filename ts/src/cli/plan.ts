@@ -4,6 +4,7 @@ import { Command } from 'commander'
 import type { Plan, PlanStage } from '../generated/types.js'
 import { plan } from '../plan.js'
 import { attempt } from './exit.js'
+import { expertPairs } from './experts.js'
 import { formatBytes, formatPairs, formatSeconds, formatTable, wrapped } from './format.js'
 import { loadModel } from './load.js'
 import { Progress } from './progress.js'
@@ -98,6 +99,7 @@ export function planLines(made: Plan, freeDiskBytes: number | null): string[] {
       'result',
       `${formatBytes(made.outputBytes)}, ${bits} bits per weight in the linears of the layers`,
     ],
+    ...expertPairs(made.experts),
   ])
   return [
     ...pairs,

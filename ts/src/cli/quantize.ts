@@ -4,6 +4,7 @@ import type { EvaluationRecord, Event, Report, SaveReport } from '../generated/t
 import { quantize } from '../quantize.js'
 import { reportPaths, writeReport } from '../report/files.js'
 import { attempt } from './exit.js'
+import { calibrationOf } from './experts.js'
 import {
   formatBytes,
   formatNumber,
@@ -136,6 +137,8 @@ function summary(report: Report, file: SaveReport, page?: string): string[] {
   const speed = report.tokensPerSecond > 0 ? `, ${report.tokensPerSecond.toFixed(1)} tokens/s` : ''
   if (report.steps > 0)
     pairs.push(['training', `${report.steps} steps, ${report.tokens} tokens${speed}`])
+  const experts = calibrationOf(report.experts)
+  if (experts !== null) pairs.push(['experts', experts])
   if (report.memoryBytes > 0) pairs.push(['peak memory', formatBytes(report.memoryBytes)])
   if (report.clientFlags.length > 0) pairs.push(['run it with', report.clientFlags.join(' ')])
   if (page !== undefined) pairs.push(['report', page], ['report data', reportPaths(page).data])

@@ -347,7 +347,11 @@ firstLoss: number,
 /**
  * Mean loss over the last pass, or over the last half of the steps.
  */
-lastLoss: number, };
+lastLoss: number, 
+/**
+ * Rows of its experts that a solver found their codes from; absent without experts or a solver.
+ */
+experts?: ExpertsRecord, };
 
 /**
  * Distance of the moments of each channel (norm tweaking, arXiv 2309.02784).
@@ -742,6 +746,66 @@ path: string, } | {
 message: string, };
 
 /**
+ * The experts of a model.
+ */
+export type ExpertsInspection = { 
+/**
+ * Number of layers that have experts.
+ */
+layers: number, 
+/**
+ * Experts of a layer, the largest number where layers differ. One that all tokens use is not
+ * counted.
+ */
+count: number, 
+/**
+ * How many of them a token uses.
+ */
+used: number, 
+/**
+ * Weights of all experts.
+ */
+parameters: number, 
+/**
+ * Weights that a token uses: those of the model without those of its other experts.
+ */
+activeParameters: number, 
+/**
+ * Stored bytes of all experts; 0 without weights.
+ */
+bytes: number, };
+
+/**
+ * The calibration of a layer's experts. Each sees the rows that the router sends it; to one that
+ * gets fewer than a floor, other rows are shown in addition.
+ */
+export type ExpertsRecord = { 
+/**
+ * Number of the layer, from 0.
+ */
+block: number, 
+/**
+ * Number of its experts.
+ */
+experts: number, 
+/**
+ * Rows that the router sends the expert with the fewest.
+ */
+leastRows: number, 
+/**
+ * Rows that the router sends the expert with the most.
+ */
+mostRows: number, 
+/**
+ * The floor: rows that every expert sees, if the calibration has so many.
+ */
+floor: number, 
+/**
+ * Number of experts below the floor.
+ */
+toppedUp: number, };
+
+/**
  * The contents of a file or folder, whether its model can be run or not, for `halfstep inspect`.
  * What a file does not give is null.
  */
@@ -771,6 +835,10 @@ fileBytes: number,
  * All stored weight bits over all parameters; 0 without weights.
  */
 bitsPerWeight: number, 
+/**
+ * Its experts; null if no layer has some.
+ */
+experts: ExpertsInspection | null, 
 /**
  * Rows of the embedding.
  */
@@ -985,6 +1053,10 @@ fileBytes: number,
  * All stored weight bits over all parameters.
  */
 bitsPerWeight: number, 
+/**
+ * Its experts; null if no layer has some.
+ */
+experts: ExpertsInspection | null, 
 /**
  * Rows of the embedding.
  */
@@ -1260,6 +1332,10 @@ bitsPerWeight: number,
  * Size of the file that will be written.
  */
 outputBytes: number, 
+/**
+ * The experts of the model, their bytes in the file; null if no layer has some.
+ */
+experts: ExpertsInspection | null, 
 /**
  * Largest size of the run folder.
  */
@@ -1545,6 +1621,11 @@ evaluations: { [key in string]: EvaluationRecord },
  * Flags that the client needs to run the file as it was trained, such as the cache type.
  */
 clientFlags: Array<string>, 
+/**
+ * What the experts of every layer were calibrated on, stage after stage; absent where no layer
+ * has experts or nothing was calibrated.
+ */
+experts?: Array<ExpertsRecord>, 
 /**
  * Record of the run, if `record` was set.
  */
@@ -2100,7 +2181,12 @@ blocks: Array<BlockRecord>,
 /**
  * Statistics of the linears that the stage quantized or trained.
  */
-matrices: Array<MatrixRecord>, };
+matrices: Array<MatrixRecord>, 
+/**
+ * Rows of the experts, layer after layer, that static scales of activations were found on, if
+ * the whole model is trained; absent where no layer has experts or no scale is static.
+ */
+experts?: Array<ExpertsRecord>, };
 
 /**
  * What a stage begins from.

@@ -1,3 +1,4 @@
+import { calibrationOf } from '../cli/experts.js'
 import { formatBytes, formatNumber, formatSeconds } from '../cli/format.js'
 import { HalfstepError } from '../errors.js'
 import type {
@@ -21,13 +22,23 @@ const LINEARS = [
   'mlp.up_proj',
   'mlp.down_proj',
 ]
+/** More of them where layers have experts: means over the experts of a layer, and the shared one. */
+const OF_EXPERTS = ['mlp.experts', 'mlp.shared_expert'].flatMap((of) =>
+  ['gate_proj', 'up_proj', 'down_proj'].map((part) => `${of}.${part}`),
+)
 const SUBJECTS: Record<string, string> = {
   fp: 'full precision',
   rtn: 'rounded to nearest',
   result: 'result',
 }
 
-const shortName = (linear: string) => linear.replace(/^.*\./, '').replace('_proj', '')
+const shortName = (linear: string) =>
+  linear
+    .replace(/^mlp\.(experts|shared)[^.]*\./, '$1 ')
+    .replace(/^.*\./, '')
+    .replace('_proj', '')
+/** The row of a linear: experts share one. */
+const rowOf = (linear: string) => linear.replace(/\.experts\.\d+\./, '.experts.')
 const percent = (share: number) => `${short(share * 100)} %`
 
 /**
@@ -48,6 +59,7 @@ export function reportPage(report: Report, file?: SaveReport): string {
     settings(report, record, file),
     table(record),
     ...losses(record),
+    experts(report),
     blockKl(record),
     ...matrices(record),
   ]
@@ -96,6 +108,7 @@ function settings(report: Report, record: RunRecord, file?: SaveReport): string 
     ['file', file ? `${file.path}, ${formatBytes(file.bytes)}${parity}` : null],
     ['bits per weight', `${bits} in the linears of the layers, scales and factors included`],
     ['training', report.steps > 0 ? training : 'none'],
+    ['experts', calibrationOf(report.experts)],
     ['time', formatSeconds(report.seconds)],
     ['peak memory', report.memoryBytes > 0 ? formatBytes(report.memoryBytes) : null],
     ['seed', seed === null ? null : String(seed)],
@@ -234,6 +247,25 @@ function blockLosses({ blocks }: StageRecord, stage: number): string {
   ].join('\n')
 }
 
+function experts({ experts: records = [] }: Report): string {
+  if (records.length === 0) return ''
+  const header = ['layer', 'experts', 'fewest rows', 'most rows', 'filled up']
+  const rows = records.map((record) => [
+    String(record.block),
+    String(record.experts),
+    record.leastRows.toLocaleString('en'),
+    record.mostRows.toLocaleString('en'),
+    `${record.toppedUp} to ${record.floor}`,
+  ])
+  const caption = `Rows of calibration that the router sends the experts of a layer. Those that get
+few see other rows in addition, all equally likely.`
+  return [
+    '<h2>Calibration of the experts</h2>',
+    faint(caption),
+    `<div class="scroll">${htmlTable(header, rows)}</div>`,
+  ].join('\n')
+}
+
 function blockKl({ blockKl, blockKlTokens }: RunRecord): string {
   if (blockKl.length === 0)
     return `<h2>Effect of each layer</h2>\n${faint('Not measured: there was no validation text.')}`
@@ -256,9 +288,13 @@ tokens; the cache is not quantized.`
 /** One strip for each of the three figures of a matrix that was found. */
 function matrices({ matrices }: RunRecord): string[] {
   const blocks = Math.max(0, ...matrices.map(({ block }) => block + 1))
+  const there = new Set(matrices.map(({ linear }) => rowOf(linear)))
+  const ofExperts = OF_EXPERTS.filter((linear) => there.has(linear))
+  // Without experts every page has the same rows.
+  const usual = LINEARS.filter((linear) => ofExperts.length === 0 || there.has(linear))
   const rowsOf = (field: 'clipFraction' | 'scaleDrift' | 'saliency') =>
-    LINEARS.map((linear) => {
-      const own = matrices.filter((matrix) => matrix.linear === linear)
+    [...usual, ...ofExperts].map((linear) => {
+      const own = matrices.filter((matrix) => rowOf(matrix.linear) === linear)
       return {
         name: shortName(linear),
         values: Array.from({ length: blocks }, (_, block) => figureOf(own, block, field)),
@@ -323,10 +359,13 @@ function matrices({ matrices }: RunRecord): string[] {
   ]
 }
 
+/** The mean over the matrices of a row; null if it was measured of none. */
 function figureOf(
   matrices: readonly MatrixRecord[],
   block: number,
   field: 'clipFraction' | 'scaleDrift' | 'saliency',
 ): number | null {
-  return matrices.find((matrix) => matrix.block === block)?.[field] ?? null
+  const own = matrices.filter((matrix) => matrix.block === block)
+  const values = own.map((matrix) => matrix[field]).filter((value) => value !== null)
+  return values.length > 0 ? values.reduce((a, b) => a + b) / values.length : null
 }

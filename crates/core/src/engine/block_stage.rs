@@ -193,7 +193,9 @@ impl<'a, D: Device<Number = f32>> BlockStage<'a, D> {
                             // Of layers that others of their window follow: the window's loss.
                             let loss = loss.or_else(|| last(layer)).unwrap_or(f64::NAN);
                             if blocks.config.solver.is_some() {
-                                layer.record = BlockRecord::new(number, vec![loss], 1);
+                                let experts = layer.record.experts;
+                                let record = BlockRecord::new(number, vec![loss], 1);
+                                layer.record = BlockRecord { experts, ..record };
                             }
                             events(Event::Block { block: number as u64, blocks: layers, loss });
                         }

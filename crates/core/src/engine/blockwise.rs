@@ -22,6 +22,7 @@ use crate::nearest::{quantization, round_tensor};
 use crate::objective::TermConfig;
 use crate::quantizer::site::WeightSite;
 use crate::recipe::{BlockConfig, Sites, Trains, Window};
+use crate::record::ExpertsRecord;
 use crate::solver::calibration::{Calibration, InputStream, LayerInput};
 use crate::{Error, Result};
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Linear, Role, TensorSpec};
@@ -375,12 +376,12 @@ pub(crate) struct LayerInputs<'b, 'a, D: Device> {
 
 impl<D: Device<Number = f32>> LayerInputs<'_, '_, D> {
     /// Counts the rows that each expert of the layer gets, as the layer begins, and tops up those
-    /// that get fewer than [`TopUp::FLOOR`].
-    pub(crate) fn fill_experts(&mut self) -> Result<()> {
+    /// that get fewer than [`TopUp::FLOOR`]; None without experts.
+    pub(crate) fn fill_experts(&mut self) -> Result<Option<ExpertsRecord>> {
         let (layer, samples) = (self.layer, self.blocks.config.samples);
         let model = self.blocks.previous.as_deref().unwrap_or(self.blocks.model);
         let Some(experts) = model.architecture.layers[layer].feed_forward.experts() else {
-            return Ok(());
+            return Ok(None);
         };
         let weights = teacher(&self.blocks.device, model, layer)?;
         let mut rows = vec![0; experts.count];
@@ -407,7 +408,7 @@ impl<D: Device<Number = f32>> LayerInputs<'_, '_, D> {
                 few.collect::<Vec<_>>().join(", "),
             ));
         }
-        Ok(())
+        Ok(Some(TopUp::record(layer, &rows)))
     }
 
     fn context(&self, stream: InputStream) -> &Context<D> {

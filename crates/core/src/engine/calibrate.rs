@@ -9,6 +9,7 @@ use crate::layer::block::{Block, BlockSinks, Context};
 use crate::layer::sides::{SideInputs, Sides};
 use crate::layer::top_up::TopUp;
 use crate::layer::weights::BlockWeights;
+use crate::record::ExpertsRecord;
 use halfstep_formats::Quantization;
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_kernels::Real;
@@ -18,14 +19,23 @@ use halfstep_kernels::quant::observer::error_search::error_step;
 /// takes longer.
 const SAMPLE: usize = 1 << 16;
 
-/// Name and first step of every static site; empty where there is none. `blocks` are those of the
+/// First steps of static sites, and what they were found on.
+#[derive(Default)]
+pub(crate) struct StaticScales {
+    /// Name and step of every static site.
+    pub steps: Vec<(String, f32)>,
+    /// Of every layer with experts.
+    pub experts: Vec<ExpertsRecord>,
+}
+
+/// The first step of every static site; nothing where there is none. `blocks` are those of the
 /// teacher, `embed` gives the inputs of the first one and what later ones read beside.
 pub(crate) fn static_scales<D: Device>(
     blocks: &[BlockWeights<D>],
     context: &Context<D>,
     quantization: &Quantization,
     embed: impl FnOnce() -> Result<(Tensor<D>, Sides<D>)>,
-) -> Result<Vec<(String, f32)>> {
+) -> Result<StaticScales> {
     let bits = |layer: usize, site: ActivationSite| {
         let spec = quantization.at(layer, site);
         let is_there = || context.architecture.sites(layer).contains(&site);
@@ -34,9 +44,10 @@ pub(crate) fn static_scales<D: Device>(
     let sites = |layer: usize| context.architecture.sites(layer).into_iter();
     let is_static = |layer: usize| sites(layer).any(|site| bits(layer, site).is_some());
     if !(0..blocks.len()).any(is_static) {
-        return Ok(vec![]);
+        return Ok(StaticScales::default());
     }
-    let (mut steps, sinks, (mut x, mut sides)) = (vec![], BlockSinks::none(), embed()?);
+    let (mut steps, mut experts, sinks) = (vec![], vec![], BlockSinks::none());
+    let (mut x, mut sides) = embed()?;
     for (layer, weights) in blocks.iter().enumerate() {
         let mut observe = |site: ActivationSite, values: &[D::Number]| {
             if let Some(bits) = bits(layer, site) {
@@ -44,24 +55,27 @@ pub(crate) fn static_scales<D: Device>(
             }
         };
         let beside = sides.of(&context.architecture, layer);
-        let top_up = top_up(context, weights, &x, &beside)?;
+        let rows = expert_rows(context, weights, &x, &beside)?;
+        experts.extend(rows.as_ref().map(|rows| TopUp::record(layer, rows)));
+        let top_up =
+            rows.map_or_else(TopUp::default, |rows| TopUp::to_floor(&rows, 1, layer as u64));
         let block = Block::new(context, weights, &sinks).beside(beside);
         let mut block = block.seen_by(&mut observe).topped_up(Some(&top_up));
         x = block.forward(&mut Tape::off(&context.device), &x)?;
         sides.keep(layer, block.kept());
     }
-    Ok(steps)
+    Ok(StaticScales { steps, experts })
 }
 
-/// Rows that experts of the layer need to be seen at all.
-fn top_up<D: Device>(
+/// Number of rows that each expert of the layer gets; None without experts.
+fn expert_rows<D: Device>(
     context: &Context<D>,
     weights: &BlockWeights<D>,
     x: &Tensor<D>,
     beside: &SideInputs<D>,
-) -> Result<TopUp> {
+) -> Result<Option<Vec<usize>>> {
     let layer = &context.architecture.layers[weights.layer];
-    let Some(experts) = layer.feed_forward.experts() else { return Ok(TopUp::default()) };
+    let Some(experts) = layer.feed_forward.experts() else { return Ok(None) };
     let mut rows = vec![0; experts.count];
     let mut count = |site: ActivationSite, values: &[D::Number]| {
         if let ActivationSite::ExpertIn(e) = site {
@@ -72,7 +86,7 @@ fn top_up<D: Device>(
         .beside(beside.clone())
         .seen_by(&mut count)
         .forward(&mut Tape::off(&context.device), x)?;
-    Ok(TopUp::to_floor(&rows, 1, weights.layer as u64))
+    Ok(Some(rows))
 }
 
 /// The step of least squared error on an even sample of the values, which always holds the largest.

@@ -72,8 +72,10 @@ impl<D: Device<Number = f32>> LayerMaker<D> {
                         let warn = &mut |message: String| tell(BlockEvent::Warning(message));
                         let top_up = TopUp::default();
                         let mut inputs = LayerInputs { blocks, layer, streams, top_up, warn };
-                        inputs.fill_experts()?;
-                        Some(Box::new(solver.solve(&mut inputs)?))
+                        let experts = inputs.fill_experts()?;
+                        let mut solved = solver.solve(&mut inputs)?;
+                        solved.record.experts = experts;
+                        Some(Box::new(solved))
                     }
                     None => None,
                 };

@@ -217,6 +217,7 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
                 losses,
                 blocks: vec![],
                 matrices: self.starts.records(&trainer.matrices, &trainer.parameters)?,
+                experts: trainer.experts.clone(),
             }],
             checkpoint_bytes: checkpoint::size(state::entries(trainer)?)?,
         })

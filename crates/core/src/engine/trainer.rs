@@ -3,7 +3,7 @@
 use crate::autograd::parameter::{Group, Parameters};
 use crate::device::{Device, Number};
 use crate::engine::arithmetic::Arithmetic;
-use crate::engine::calibrate::static_scales;
+use crate::engine::calibrate::{StaticScales, static_scales};
 use crate::layer::block::Context;
 use crate::layer::sides::Sides;
 use crate::layer::tensors::{find, tensor_values, uploaded};
@@ -16,6 +16,7 @@ use crate::quantizer::builder::Builder;
 use crate::quantizer::matrix::{Matrix, Previous, Source};
 use crate::quantizer::observer::check_scales;
 use crate::recipe::{Recipe, Recompute, Sites, TrainConfig, Trains};
+use crate::record::ExpertsRecord;
 use crate::{Error, Result};
 use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::Real;
@@ -53,6 +54,8 @@ pub struct Trainer<D: Device> {
     pub micro_batch: Option<usize>,
     /// Blocks whose forward is kept for the backward, found at the first step.
     pub(crate) kept_blocks: Option<usize>,
+    /// Rows of the experts that static scales were found on.
+    pub(crate) experts: Vec<ExpertsRecord>,
     /// Steps done.
     pub step: u64,
 }
@@ -112,11 +115,15 @@ impl<D: Device> Trainer<D> {
             loss_bytes: config.loss_bytes,
             micro_batch: config.micro_batch,
             kept_blocks: None,
+            experts: vec![],
             step: 0,
         };
         let stored = previous.and_then(|previous| previous.quantization.as_ref());
-        let static_scales = match stored {
-            Some(stored) => stored.static_scales.clone().into_iter().collect(),
+        let StaticScales { steps, experts } = match stored {
+            Some(stored) => {
+                let steps = stored.static_scales.clone().into_iter().collect();
+                StaticScales { steps, ..StaticScales::default() }
+            }
             None => {
                 let length = config.sequence_length;
                 let context = Context {
@@ -133,7 +140,8 @@ impl<D: Device> Trainer<D> {
                 static_scales(&teacher.blocks, &context, &trainer.quantization, embed)?
             }
         };
-        for (name, step) in static_scales {
+        trainer.experts = experts;
+        for (name, step) in steps {
             let (group, step) =
                 (Group::ActivationScales, vec![<D::Number as Real>::from_f32(step)]);
             if trains.activation_scales {

@@ -1,5 +1,6 @@
 //! Calibration tokens for experts that the router sends few.
 
+use crate::record::ExpertsRecord;
 use halfstep_kernels::rng::Rng;
 use std::collections::BTreeMap;
 
@@ -24,6 +25,18 @@ impl TopUp {
             (missing > 0).then(|| (e as u16, missing.div_ceil(sequences.max(1))))
         };
         Self { rows: rows.iter().enumerate().filter_map(missing).collect(), seed }
+    }
+
+    /// The record of a layer whose experts get so many `rows` of all sequences.
+    pub fn record(layer: usize, rows: &[usize]) -> ExpertsRecord {
+        ExpertsRecord {
+            block: layer,
+            experts: rows.len(),
+            least_rows: rows.iter().copied().min().unwrap_or(0),
+            most_rows: rows.iter().copied().max().unwrap_or(0),
+            floor: Self::FLOOR,
+            topped_up: rows.iter().filter(|rows| **rows < Self::FLOOR).count(),
+        }
     }
 
     /// The same with rows of its own in a sequence.
@@ -63,6 +76,9 @@ mod tests {
         assert!(first.is_sorted() && first.windows(2).all(|pair| pair[0] != pair[1]));
         assert!(first.iter().all(|row| *row < 40 && !sent.contains(row)));
         assert!(top_up.of_sequence(0).rows_of(0, 40, &sent).is_empty());
+        let record = TopUp::record(3, &[TopUp::FLOOR, 0, TopUp::FLOOR - 5]);
+        assert_eq!((record.block, record.experts, record.topped_up), (3, 3, 2));
+        assert_eq!((record.least_rows, record.most_rows), (0, TopUp::FLOOR));
         // No more than there are.
         assert_eq!(top_up.rows_of(1, 6, &sent), [0, 1, 2, 4]);
         assert_eq!(first, top_up.of_sequence(0).rows_of(1, 40, &sent));

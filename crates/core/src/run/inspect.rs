@@ -1,9 +1,10 @@
 //! The contents of a model.
 
-use super::report::{FileInspection, Inspection, Refusal};
+use super::report::{ExpertsInspection, FileInspection, Inspection, Refusal};
 use crate::error::Result;
 use crate::nearest;
-use halfstep_formats::{Description, Model, load};
+use halfstep_formats::architecture::TensorSpec;
+use halfstep_formats::{Description, LowRank, Model, load};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -41,6 +42,7 @@ fn of_file(description: Description) -> FileInspection {
         parameters: description.parameters,
         file_bytes: description.file_bytes,
         bits_per_weight,
+        experts: description.experts.map(|(totals, bytes)| ExpertsInspection::new(totals, bytes)),
         vocab_size: sizes.vocab_size,
         hidden_size: sizes.hidden_size,
         intermediate_size: sizes.intermediate_size,
@@ -60,6 +62,17 @@ fn of_file(description: Description) -> FileInspection {
         warnings: description.warnings,
         refusal,
     }
+}
+
+/// The experts of a model as it is stored, with their low-rank factors.
+pub(crate) fn experts(model: &Model) -> Option<ExpertsInspection> {
+    let totals = model.architecture.expert_totals()?;
+    let specs = model.architecture.tensors().into_iter().filter(TensorSpec::is_of_expert);
+    let bytes = specs.map(|spec| {
+        let own = model.tensors.get(&spec.name).map_or(0, nearest::stored_bytes);
+        own + model.low_rank.get(&spec.name).map_or(0, LowRank::stored_bytes)
+    });
+    Some(ExpertsInspection::new(totals, bytes.sum::<usize>() as u64))
 }
 
 /// Returns the sizes, types and origin of a model, without running it.
@@ -87,6 +100,7 @@ pub fn inspect(model: &Model) -> Inspection {
         parameters,
         file_bytes: model.file_bytes,
         bits_per_weight: 8.0 * bytes as f64 / parameters.max(1) as f64,
+        experts: experts(model),
         vocab_size: a.vocab_size,
         hidden_size: a.hidden_size,
         intermediate_size: a.intermediate_size,

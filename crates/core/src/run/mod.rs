@@ -29,7 +29,7 @@ pub use load::{LoadedModel, load};
 #[cfg(feature = "train")]
 pub use plan::{Plan, PlanStage, plan, plan_as};
 pub use quantize::{quantize, quantize_as, quantize_on, quantize_with};
-pub use report::{FileInspection, Generation, Inspection, Report, SaveReport};
+pub use report::{ExpertsInspection, FileInspection, Generation, Inspection, Report, SaveReport};
 
 use crate::error::{Error, Result};
 use halfstep_formats::Model;

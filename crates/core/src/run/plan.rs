@@ -19,7 +19,9 @@ use crate::recipe::{
 };
 use crate::recipes::RecipeConfig;
 use crate::run::dequantize::dequantize;
+use crate::run::inspect::experts;
 use crate::run::quantize::{check, client_flags, provenance, tell};
+use crate::run::report::ExpertsInspection;
 use crate::run::validation::Validation;
 use half::f16;
 use halfstep_formats::{LowRank, Model};
@@ -42,6 +44,8 @@ pub struct Plan {
     pub bits_per_weight: f64,
     /// Size of the file that will be written.
     pub output_bytes: u64,
+    /// The experts of the model, their bytes in the file; null if no layer has some.
+    pub experts: Option<ExpertsInspection>,
     /// Largest size of the run folder.
     pub disk_bytes: u64,
     /// Number of optimizer steps.
@@ -139,6 +143,7 @@ pub fn plan_as(
         target: recipe.target.name().into(),
         bits_per_weight: planner.bits_per_weight,
         output_bytes: planner.output_bytes,
+        experts: experts(&planner.result),
         disk_bytes: planner.stages.iter().map(|s| s.disk_bytes).sum(),
         steps: planner.stages.iter().map(|s| s.steps).sum(),
         tokens: planner.tokens,

@@ -21,6 +21,7 @@ use crate::nearest;
 use crate::recipe::rules::check_trainable;
 use crate::recipe::{Recipe, Sites, Stage, WeightSite};
 use crate::recipes::RecipeConfig;
+use crate::record::StageRecord;
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::Pool;
@@ -119,6 +120,7 @@ pub fn quantize_with<D: Device<Number = f32>>(
     } else {
         None
     };
+    let experts = trained.stages.iter().flat_map(StageRecord::all_experts).collect();
     let report = Report {
         recipe: recipe.id.clone(),
         target: recipe.target.name().into(),
@@ -131,6 +133,7 @@ pub fn quantize_with<D: Device<Number = f32>>(
         memory_bytes: host.memory.peak(),
         evaluations: trained.evaluations,
         client_flags: client_flags(recipe, model)?,
+        experts,
         record,
     };
     Ok((trained.model, report))

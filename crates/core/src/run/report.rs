@@ -1,7 +1,8 @@
 //! Reports of what was done.
 
 use crate::event::EvaluationRecord;
-use crate::record::RunRecord;
+use crate::record::{ExpertsRecord, RunRecord};
+use halfstep_formats::architecture::ExpertTotals;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use ts_rs::TS;
@@ -35,10 +36,41 @@ pub struct Report {
     pub evaluations: BTreeMap<String, EvaluationRecord>,
     /// Flags that the client needs to run the file as it was trained, such as the cache type.
     pub client_flags: Vec<String>,
+    /// What the experts of every layer were calibrated on, stage after stage; absent where no layer
+    /// has experts or nothing was calibrated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[ts(optional, as = "Option<_>")]
+    pub experts: Vec<ExpertsRecord>,
     /// Record of the run, if `record` was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[ts(optional)]
     pub record: Option<RunRecord>,
+}
+
+/// The experts of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpertsInspection {
+    /// Number of layers that have experts.
+    pub layers: usize,
+    /// Experts of a layer, the largest number where layers differ. One that all tokens use is not
+    /// counted.
+    pub count: usize,
+    /// How many of them a token uses.
+    pub used: usize,
+    /// Weights of all experts.
+    pub parameters: u64,
+    /// Weights that a token uses: those of the model without those of its other experts.
+    pub active_parameters: u64,
+    /// Stored bytes of all experts; 0 without weights.
+    pub bytes: u64,
+}
+
+impl ExpertsInspection {
+    pub(crate) fn new(totals: ExpertTotals, bytes: u64) -> Self {
+        let ExpertTotals { layers, count, used, parameters, active_parameters } = totals;
+        Self { layers, count, used, parameters, active_parameters, bytes }
+    }
 }
 
 /// A finished generation.
@@ -69,6 +101,8 @@ pub struct Inspection {
     pub file_bytes: u64,
     /// All stored weight bits over all parameters.
     pub bits_per_weight: f64,
+    /// Its experts; null if no layer has some.
+    pub experts: Option<ExpertsInspection>,
     /// Rows of the embedding.
     pub vocab_size: usize,
     /// Width of the rows that go from layer to layer.
@@ -121,6 +155,8 @@ pub struct FileInspection {
     pub file_bytes: u64,
     /// All stored weight bits over all parameters; 0 without weights.
     pub bits_per_weight: f64,
+    /// Its experts; null if no layer has some.
+    pub experts: Option<ExpertsInspection>,
     /// Rows of the embedding.
     pub vocab_size: Option<usize>,
     /// Width of the rows that go from layer to layer.

@@ -3,6 +3,7 @@
 //! per family under `arch/`.
 
 mod arch;
+mod expert_totals;
 pub mod family;
 pub mod fields;
 mod graph;
@@ -16,6 +17,7 @@ mod sizes;
 pub mod storage;
 mod tensors;
 
+pub use expert_totals::ExpertTotals;
 pub use family::Family;
 pub use graph::{
     Activation, Architecture, Dense, Experts, FeedForward, Layer, LinearSpec, NormKind, NormPlaces,

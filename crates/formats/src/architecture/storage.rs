@@ -125,11 +125,7 @@ impl Stored {
 
     /// The same rows as a stack of matrices or vectors, where they are those of experts.
     fn stack_experts(&mut self) {
-        let is_expert = |piece: &Piece| match piece.tensor.role {
-            Role::Linear(linear) | Role::Bias(linear) => linear.expert_number().is_some(),
-            _ => false,
-        };
-        if self.pieces.iter().all(is_expert) {
+        if self.is_of_experts() {
             self.shape[0] /= self.pieces.len();
             self.shape.insert(0, self.pieces.len());
         }

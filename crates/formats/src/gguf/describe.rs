@@ -8,7 +8,6 @@ use crate::architecture::Role;
 use crate::architecture::storage::{EMBEDDING_GGUF, HEAD_GGUF, Stored};
 use crate::description::{DescribedSizes, Description};
 use crate::error::Result;
-use crate::inventory;
 
 /// What the names of tensors begin with that are part of no matrix: rotary factors.
 const NO_WEIGHTS: &str = "rope_";
@@ -56,7 +55,9 @@ pub(crate) fn describe(mut files: Files) -> Result<Description> {
     }
     match checked {
         Ok(plan) => {
-            description.parameters = inventory::parameters(&plan.architecture);
+            let experts = plan.stored.iter().filter(|stored| stored.is_of_experts());
+            let bytes = experts.map(|stored| container.tensors[stored.name.as_str()].size).sum();
+            description.count_graph(&plan.architecture, bytes);
             description.target = target(&container, &plan);
             description.provenance = plan.provenance;
         }

@@ -29,6 +29,16 @@ enum Storage {
     Blocks { kind: GgmlType, bytes: Info },
 }
 
+impl Storage {
+    /// Bytes in the file.
+    fn bytes(&self) -> u64 {
+        match self {
+            Storage::Float(info) | Storage::Blocks { bytes: info, .. } => info.end - info.begin,
+            Storage::Packed(parts) => parts.bytes(),
+        }
+    }
+}
+
 /// Where the low-rank factors of a weight are.
 struct Factors {
     rank: usize,
@@ -138,16 +148,18 @@ pub fn describe(mut source: Source, header: Header) -> Result<Description> {
             return Ok(description);
         }
     };
-    description.parameters = inventory::parameters(&plan.architecture);
+    let tensors = plan.architecture.tensors().into_iter();
+    let experts = tensors.filter(TensorSpec::is_of_expert);
+    let bytes = experts.filter_map(|spec| plan.storage.get(&*spec.name)).map(Storage::bytes).sum();
+    description.count_graph(&plan.architecture, bytes);
     description.target = plan.quantization.map(|q| q.target);
     for storage in plan.storage.values() {
-        match storage {
-            Storage::Float(info) => description.count(info.dtype.name(), info.end - info.begin),
-            Storage::Packed(parts) => description.count(&spec_name(parts.spec()), parts.bytes()),
-            Storage::Blocks { kind, bytes } => {
-                description.count(kind.name(), bytes.end - bytes.begin);
-            }
-        }
+        let kind = match storage {
+            Storage::Float(info) => info.dtype.name().into(),
+            Storage::Packed(parts) => spec_name(parts.spec()),
+            Storage::Blocks { kind, .. } => kind.name().into(),
+        };
+        description.count(&kind, storage.bytes());
     }
     for Factors { rank, a, b } in plan.factors.values() {
         let bytes = a.end - a.begin + b.end - b.begin;

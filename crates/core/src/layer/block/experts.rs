@@ -41,10 +41,8 @@ impl<D: Device> Block<'_, D> {
         let weights = tape.apply([&outputs], Weigh { routing, chosen: chosen.clone() })?;
         let (mut arguments, mut sent) = (vec![weights], vec![]);
         let table = as_table(&self.context.device, &x)?;
-        for e in 0..experts.count as u16 {
-            let places: Vec<u32> = (0..chosen.len() as u32)
-                .filter(|&at| chosen[at as usize] == u32::from(e))
-                .collect();
+        let places = places(&chosen, experts.count);
+        for (e, places) in (0..).zip(places) {
             let rows: Vec<u32> = places.iter().map(|at| at / routing.used as u32).collect();
             let y = self.expert(tape, experts, e, (&x, &table), &rows)?;
             if let Some(y) = y {
@@ -127,8 +125,17 @@ impl<D: Device> Block<'_, D> {
     }
 }
 
+/// Where each of `count` experts is among the chosen ones, in order.
+pub(crate) fn places(chosen: &[u32], count: usize) -> Vec<Vec<u32>> {
+    let mut places = vec![vec![]; count];
+    for (at, &e) in (0..).zip(chosen) {
+        places[e as usize].push(at);
+    }
+    places
+}
+
 /// The kernels' name of a routing.
-fn kernel(experts: &Experts) -> Routing {
+pub(crate) fn kernel(experts: &Experts) -> Routing {
     let routing = experts.routing;
     Routing {
         used: experts.used,

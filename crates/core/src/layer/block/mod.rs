@@ -5,7 +5,7 @@
 mod attention;
 mod convolution;
 mod delta_rule;
-mod experts;
+pub(crate) mod experts;
 mod feed_forward;
 mod linears;
 

@@ -9,9 +9,14 @@
 //! | input of gate, up | the norm before | the block's output |
 //! | input of down, of an expert's too | rows of up | the block's output |
 //!
+//! The block's output is linear in what an expert gives, so that the error of an expert's site is
+//! that of its down linear alone ([`experts`]): as many passes through the layer as a token uses
+//! experts do for all of them.
+//!
 //! A linear that produces is scaled with its bias. The pairs are the graph's
 //! ([`halfstep_formats::architecture::Layer::folds`]).
 
+mod experts;
 pub mod search;
 
 use crate::Result;
@@ -24,9 +29,11 @@ use crate::solver::open_block::OpenBlock;
 use crate::solver::{Solver, named};
 use crate::statistics::{AbsMean, AtSite, collect};
 use halfstep_formats::architecture::{ActivationSite, Fold, Linear, Producer, Role};
+use halfstep_kernels::QuantSpec;
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use ts_rs::TS;
 
@@ -43,65 +50,21 @@ pub struct AwqConfig {
 
 impl Solver for AwqConfig {
     fn solve<D: Device<Number = f32>>(&self, layer: &mut dyn Calibration<D>) -> Result<Finished> {
-        let (mut block, pool) = (OpenBlock::new(layer)?, layer.pool());
-        let device = layer.device();
+        let mut block = OpenBlock::new(layer)?;
         let samples: Vec<LayerInput> = (0..SEARCHED.min(layer.samples()))
             .map(|sample| layer.input(InputStream::Plain, sample))
             .collect::<Result<_>>()?;
-        for pair in layer.model().architecture.layers[layer.layer()].folds() {
-            let (site, linears) = (pair.site, block.readers(pair.site));
-            let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
-            let weights = block.weights(device)?;
-            let stream = InputStream::Plain;
-            let pass = &mut LayerPass { layer: &mut *layer, stream, weights: &weights };
-            collect(pool, pass, &mut [&mut AtSite { site, of: &mut magnitudes }])?;
-            // What the error of this site is measured on.
-            let weights = measured(device, &block, site)?;
-            let outputs: Vec<D::Buffer> = samples
-                .iter()
-                .map(|sample| layer.output(InputStream::Plain, &weights, sample.clone()))
-                .collect::<Result<_>>()?;
-            let wanted: Vec<_> = outputs.iter().map(|y| device.read(y)).collect::<Result<_>>()?;
-            let mut failed = Ok(());
-            let found = search_scales(&magnitudes.mean(), |v| {
-                let error = scaled_error(layer, &block, &linears, v, site, &samples, &wanted);
-                error.unwrap_or_else(|e| {
-                    failed = Err(e);
-                    f64::NAN
-                })
-            });
-            failed?;
-            fold(&mut block, pair, &found?.scales);
+        let (own, others) = experts::apart(&layer.model().architecture, layer.layer());
+        for pair in others {
+            scale(layer, &mut block, pair, &samples)?;
         }
-        for (site, linears) in block.sites() {
-            let (mut inputs, weights) = (vec![], block.weights(device)?);
-            for sample in &samples {
-                let keep = &mut |at: ActivationSite, x: &[f32]| {
-                    if at == site {
-                        inputs.extend_from_slice(x);
-                    }
-                    Ok(())
-                };
-                layer.seen(InputStream::Plain, &weights, sample.clone(), keep)?;
-            }
-            for linear in linears {
-                let Some(site) = layer.site(block.name(linear)) else { continue };
-                let ((rows, cols), values) = (block.shape(linear), block.values[&linear].clone());
-                // An expert may get no row of these sequences.
-                let seen = !inputs.is_empty();
-                let clips = self.clip && seen && !makes_scores(linear);
-                let clipped = if clips {
-                    search_clip(pool, &values, rows, cols, site.spec, Observer::Absmax, &inputs)
-                        .map_err(|e| named(e, block.name(linear)))?
-                        .weights
-                } else {
-                    values.to_vec()
-                };
-                block.store(
-                    linear,
-                    quantize_by(pool, &clipped, rows, cols, site.spec, Observer::Absmax),
-                    pool,
-                );
+        experts::scale(layer, &mut block, &own, &samples)?;
+        let together = experts::together(&layer.model().architecture, layer.layer());
+        for sites in groups(block.sites(), together) {
+            let seen: Vec<ActivationSite> = sites.iter().map(|(site, _)| *site).collect();
+            let inputs = inputs(layer, &block, &seen, &samples)?;
+            for ((_, linears), inputs) in sites.iter().zip(inputs) {
+                self.round(layer, &mut block, linears, &inputs.concat())?;
             }
         }
         block.finish()
@@ -114,6 +77,130 @@ fn makes_scores(linear: Linear) -> bool {
     matches!(linear, Linear::Q | Linear::K | Linear::DeltaQkv)
 }
 
+impl AwqConfig {
+    /// Rounds the linears of a site that read these inputs, clipped first where that is searched.
+    fn round<D: Device<Number = f32>>(
+        &self,
+        layer: &dyn Calibration<D>,
+        block: &mut OpenBlock,
+        linears: &[Linear],
+        inputs: &[f32],
+    ) -> Result<()> {
+        let pool = layer.pool();
+        for &linear in linears {
+            let Some(site) = layer.site(block.name(linear)) else { continue };
+            let ((rows, cols), values) = (block.shape(linear), block.values[&linear].clone());
+            // An expert may get no row of these sequences.
+            let seen = !inputs.is_empty();
+            let clips = self.clip && seen && !makes_scores(linear);
+            let clipped = if clips {
+                search_clip(pool, &values, rows, cols, site.spec, Observer::Absmax, inputs)
+                    .map_err(|e| named(e, block.name(linear)))?
+                    .weights
+            } else {
+                values.to_vec()
+            };
+            let packed = quantize_by(pool, &clipped, rows, cols, site.spec, Observer::Absmax);
+            block.store(linear, packed, pool);
+        }
+        Ok(())
+    }
+}
+
+/// Scales the channels of a site by the ratio that leaves the least error.
+fn scale<'a, D: Device<Number = f32>>(
+    layer: &mut dyn Calibration<'a, D>,
+    block: &mut OpenBlock,
+    pair: Fold,
+    samples: &[LayerInput],
+) -> Result<()> {
+    let (device, pool, site) = (layer.device(), layer.pool(), pair.site);
+    let linears = block.readers(site);
+    let mut magnitudes = AbsMean::new(block.shape(linears[0]).1);
+    let weights = block.weights(device)?;
+    let stream = InputStream::Plain;
+    let pass = &mut LayerPass { layer: &mut *layer, stream, weights: &weights };
+    collect(pool, pass, &mut [&mut AtSite { site, of: &mut magnitudes }])?;
+    // What the error of this site is measured on.
+    let weights = measured(device, block, site)?;
+    let outputs: Vec<D::Buffer> = samples
+        .iter()
+        .map(|sample| layer.output(InputStream::Plain, &weights, sample.clone()))
+        .collect::<Result<_>>()?;
+    let wanted: Vec<_> = outputs.iter().map(|y| device.read(y)).collect::<Result<_>>()?;
+    let mut failed = Ok(());
+    let found = search_scales(&magnitudes.mean(), |v| {
+        let error = scaled_error(layer, block, &linears, v, site, samples, &wanted);
+        error.unwrap_or_else(|e| {
+            failed = Err(e);
+            f64::NAN
+        })
+    });
+    failed?;
+    fold(block, pair, &found?.scales);
+    Ok(())
+}
+
+/// Sites in the order of the forward, those of experts by so many `together`, others alone.
+fn groups(
+    sites: Vec<(ActivationSite, Vec<Linear>)>,
+    together: usize,
+) -> Vec<Vec<(ActivationSite, Vec<Linear>)>> {
+    let mut groups: Vec<Vec<(ActivationSite, Vec<Linear>)>> = vec![];
+    for site in sites {
+        match groups.last_mut() {
+            Some(group)
+                if experts::is_of_one(site.0)
+                    && experts::is_of_one(group[0].0)
+                    && group.len() < together =>
+            {
+                group.push(site);
+            }
+            _ => groups.push(vec![site]),
+        }
+    }
+    groups
+}
+
+/// What is read at each of these sites as the block is now, of every sequence by itself.
+fn inputs<D: Device<Number = f32>>(
+    layer: &dyn Calibration<D>,
+    block: &OpenBlock,
+    sites: &[ActivationSite],
+    samples: &[LayerInput],
+) -> Result<Vec<Vec<Vec<f32>>>> {
+    let (weights, mut inputs) =
+        (block.weights(layer.device())?, vec![vec![vec![]; samples.len()]; sites.len()]);
+    let place: BTreeMap<ActivationSite, usize> = sites.iter().copied().zip(0..).collect();
+    for (i, sample) in samples.iter().enumerate() {
+        let keep = &mut |at: ActivationSite, x: &[f32]| {
+            if let Some(&place) = place.get(&at) {
+                inputs[place][i].extend_from_slice(x);
+            }
+            Ok(())
+        };
+        layer.seen(InputStream::Plain, &weights, sample.clone(), keep)?;
+    }
+    Ok(inputs)
+}
+
+/// The weights Q(W diag(v)) diag(v)^-1 of a linear.
+fn rounded_under<D: Device<Number = f32>>(
+    layer: &dyn Calibration<D>,
+    block: &OpenBlock,
+    linear: Linear,
+    spec: QuantSpec,
+    v: &[f32],
+) -> Vec<f32> {
+    let ((rows, cols), pool) = (block.shape(linear), layer.pool());
+    let mut values = block.values[&linear].to_vec();
+    values.chunks_exact_mut(cols).for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
+    let packed = quantize_by(pool, &values, rows, cols, spec, Observer::Absmax);
+    packed.decode(pool, &mut values);
+    values.chunks_exact_mut(cols).for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w /= v));
+    values
+}
+
 /// Squared difference from `wanted` with the linears rounded under v: Q(W diag(v)) diag(v)^-1.
 fn scaled_error<D: Device<Number = f32>>(
     layer: &dyn Calibration<D>,
@@ -124,20 +211,12 @@ fn scaled_error<D: Device<Number = f32>>(
     samples: &[LayerInput],
     wanted: &[Cow<[f32]>],
 ) -> Result<f64> {
-    let (device, pool) = (layer.device(), layer.pool());
+    let device = layer.device();
     let mut weights = measured(device, block, site)?;
     for &linear in linears {
         let Some(site) = layer.site(block.name(linear)) else { continue };
-        let (rows, cols) = block.shape(linear);
-        let mut values = block.values[&linear].to_vec();
-        values
-            .chunks_exact_mut(cols)
-            .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w *= v));
-        let packed = quantize_by(pool, &values, rows, cols, site.spec, Observer::Absmax);
-        packed.decode(pool, &mut values);
-        values
-            .chunks_exact_mut(cols)
-            .for_each(|row| row.iter_mut().zip(v).for_each(|(w, v)| *w /= v));
+        let cols = block.shape(linear).1;
+        let values = rounded_under(layer, block, linear, site.spec, v);
         weights.linears.insert(linear, device.weight(device.upload(values)?, cols)?);
     }
     let mut error = 0.0;
