@@ -201,9 +201,11 @@ fn every_family_is_rounded_solved_trained_and_exported() {
     assert!(done > 0 && refused * 10 <= done);
 }
 
-/// The model with value heads of delta rules so wide that blocks of 32 lie within one.
+/// The model with heads of delta rules so wide that blocks of 32 lie within one.
 fn with_wide_heads(mut model: Model) -> Model {
-    model.architecture.delta_rules_mut().for_each(|delta| delta.value_dim = 32);
+    for delta in model.architecture.delta_rules_mut() {
+        (delta.key_dim, delta.value_dim) = (32, 32);
+    }
     let mut rng = Rng::new(1, 0);
     for spec in model.architecture.tensors() {
         let tensor = model.tensors.get_mut(&spec.name).expect("a tensor");

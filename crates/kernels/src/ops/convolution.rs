@@ -1,18 +1,18 @@
-//! Causal depthwise convolution: `y[t, c] = sum_k kernel[c, k] x[t - K + 1 + k, c]`, each channel by
-//! itself, over rows that follow K - 1 earlier ones.
+//! Causal depthwise convolution: `y[t, c] = sum_k kernel[c, k] x[t - K + 1 + k, c]`, each channel
+//! by itself, over rows that follow K - 1 earlier ones.
 //!
 //! Backward within a sequence: `dx[t, c] = sum_k kernel[c, k] dy[t + K - 1 - k, c]` and `dkernel[c,
 //! k] = sum_t dy[t, c] x[t - K + 1 + k, c]`, rows that are not there being 0.
 //!
-//! A sum runs over k upwards whatever rows it is computed with, so a sequence that is cut into pieces
-//! gives the bytes of the whole.
+//! A sum runs over k upwards whatever rows it is computed with, so a sequence that is cut into
+//! pieces gives the bytes of the whole.
 
 use crate::{Pool, Real, dispatch};
 
 /// Elements of a task, about.
 const PIECE: usize = 1 << 13;
-/// Rows of one task of the kernel's gradient. It is summed within these blocks and then over them, so
-/// this number decides its float order.
+/// Rows of one task of the kernel's gradient. It is summed within these blocks and then over them,
+/// so this number decides its float order.
 const ROWS: usize = 64;
 
 dispatch! {
@@ -37,8 +37,8 @@ fn transposed<T: Real>(x: &[T], width: usize) -> Vec<T> {
     (0..x.len()).map(|i| x[i % rows * width + i / rows]).collect()
 }
 
-/// The convolution of sequences of `tokens` rows: x, y `[B, T, C]`, taps `[K, C]` of [`taps`]; `tails`
-/// `[B, K - 1, C]` are the rows before, None where a sequence begins.
+/// The convolution of sequences of `tokens` rows: x, y `[B, T, C]`, taps `[K, C]` of [`taps`];
+/// `tails` `[B, K - 1, C]` are the rows before, None where a sequence begins.
 pub fn convolution<T: Real>(
     pool: &Pool,
     tokens: usize,
@@ -84,7 +84,8 @@ pub fn move_tail<T: Real>(tail: &mut [T], x: &[T]) {
     tail[kept..].copy_from_slice(&x[x.len() - new..]);
 }
 
-/// Gradients of [`convolution`] without tails by x and by the kernel `[C, K]`, which are overwritten.
+/// Gradients of [`convolution`] without tails by x and by the kernel `[C, K]`, which are
+/// overwritten.
 #[allow(clippy::too_many_arguments)]
 pub fn convolution_backward<T: Real>(
     pool: &Pool,

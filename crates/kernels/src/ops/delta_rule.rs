@@ -1,13 +1,13 @@
-//! The gated delta rule (Yang et al., 2024, arXiv 2412.06464) in its recurrent form. Each value head
-//! keeps a state S `[key_dim, value_dim]`; a token with query q, key k, value v, decay g and rate b
-//! makes of it
+//! The gated delta rule (Yang et al., 2024, arXiv 2412.06464) in its recurrent form. Each value
+//! head keeps a state S `[key_dim, value_dim]`; a token with query q, key k, value v, decay g and
+//! rate b makes of it
 //!
 //! ```text
 //! S = g S;  S += k (b (v - S^T k))^T;  y = S^T q
 //! ```
 //!
-//! q and k being those of the key head divided by `sqrt(sum of squares + 1e-6)`, q by `sqrt(key_dim)`
-//! too. [`gates`] are `g = exp(-rate softplus(a + bias))` and `b = sigmoid(write)`.
+//! q and k being those of the key head divided by `sqrt(sum of squares + 1e-6)`, q by
+//! `sqrt(key_dim)` too. [`gates`] are `g = exp(-rate softplus(a + bias))` and `b = sigmoid(write)`.
 //!
 //! Every column of S is on its own, and every sum over key_dim runs upwards, so that neither the
 //! pieces of a sequence nor the width of registers nor the number of threads changes a byte.
@@ -66,8 +66,8 @@ pub enum Decay {
 }
 
 impl Decay {
-    /// The rate of what the tensor holds. In f64, so that a rate is the same f32 whether its logarithm is
-    /// stored or itself.
+    /// The rate of what the tensor holds. In f64, so that a rate is the same f32 whether its
+    /// logarithm is stored or itself.
     fn rate<T: Real>(self, a: T) -> T {
         match self {
             Decay::Logarithm => T::from_f64(exp_f64(a.to_f64())),
@@ -344,8 +344,8 @@ dispatch! {
     }
 }
 
-/// Makes the gates g and b of what their linears gave, both `[M, V]`, in place; the bias and the tensor
-/// of rates `[V]`.
+/// Makes the gates g and b of what their linears gave, both `[M, V]`, in place; the bias and the
+/// tensor of rates `[V]`.
 pub fn gates<T: Real>(
     pool: &Pool,
     kind: Decay,
@@ -382,7 +382,8 @@ pub struct GateGradients<T> {
     pub rates: Vec<T>,
 }
 
-/// Gradients of [`gates`] from those of g and b; `decay` and `write` are what the gates were made of.
+/// Gradients of [`gates`] from those of g and b; `decay` and `write` are what the gates were made
+/// of.
 pub fn gates_backward<T: Real>(
     kind: Decay,
     bias: &[T],
@@ -446,7 +447,7 @@ pub fn delta_rule_backward<T: Real>(
     let heads: Vec<Vec<usize>> = (0..shape.key_heads)
         .map(|key| (0..shape.value_heads).filter(|&h| shape.key_head(h) == key).collect())
         .collect();
-    // A task is a key head with all value heads that read it, whose gradients of q and k it adds up.
+    // A task is a key head with all value heads that read it; it adds up their gradients of q and k.
     let mut results = vec![HeadGradients::default(); rows / tokens * shape.key_heads];
     pool.chunks_mut(&mut results, 1, |i, result| {
         let (sequence, key) = (i / shape.key_heads, i % shape.key_heads);
