@@ -22,7 +22,7 @@ impl Family for Ministral3 {
     }
 
     fn describe(&self, io: &mut dyn Fields, graph: &mut Architecture) -> Result<()> {
-        let first = graph.attentions().next().map(|a| a.clone());
+        let first = graph.attentions().next().cloned();
         let mut beta = first.as_ref().and_then(|a| a.temper).map(|temper| temper.beta);
         io.number(&TEMPER, &mut beta)?;
         let Some(beta) = beta.filter(|&beta| beta != 0.0) else { return Ok(()) };
