@@ -420,8 +420,8 @@ const ARCHITECTURE: &[Named] = &[
     }),
     ("architecture_gemma3n", unsupported("AltUp"), |r| r.set_string(keys::ARCHITECTURE, "gemma3n")),
     ("architecture_llama4", unsupported("chunks"), |r| r.set_string(keys::ARCHITECTURE, "llama4")),
-    ("architecture_qwen3next", unsupported("delta-rule"), |r| {
-        r.set_string(keys::ARCHITECTURE, "qwen3next")
+    ("architecture_qwen35moe", unsupported("stacks of experts"), |r| {
+        r.set_string(keys::ARCHITECTURE, "qwen35moe")
     }),
     ("architecture_empty", unsupported("architecture"), |r| r.set_string(keys::ARCHITECTURE, "")),
     ("architecture_a_number", format("must be a string"), |r| r.set_u32(keys::ARCHITECTURE, 1)),
