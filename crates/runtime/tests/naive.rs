@@ -9,7 +9,7 @@ use halfstep_formats::architecture::{
     RopeScaling, Score, Temper,
 };
 use halfstep_formats::linear_parts::{LinearParts, OnlineMap, PostNorm, Term};
-use halfstep_formats::load::load;
+use halfstep_formats::load::{load, load_files};
 use halfstep_formats::{Model, Quantization};
 use halfstep_golden::arch_folder;
 use halfstep_kernels::ops::rope::{Llama3Scaling, RopePairs};
@@ -19,6 +19,7 @@ use halfstep_kernels::{ActivationSpec, Pool};
 use halfstep_runtime::Cache;
 use halfstep_runtime::network::Logits;
 use models::{network, tokens, zoo};
+use std::collections::BTreeMap;
 
 type Rows = Vec<Vec<f64>>;
 
@@ -720,6 +721,50 @@ fn the_golden_families_are_their_definition() {
 }
 
 /// What the random graphs are for: each field is drawn, and none is drawn alike every time.
+/// Ternary weights and 8-bit inputs, which a config switches on; without them the same tensors are
+/// another model.
+#[test]
+fn a_bitnet_with_its_quantizers_is_its_definition() {
+    let folder = arch_folder().join("bitnet");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        return println!("skipped: {} is absent", folder.display());
+    };
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let files: BTreeMap<String, Vec<u8>> = paths
+        .map(|path| {
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            (name, std::fs::read(path).expect("read"))
+        })
+        .collect();
+    let float = load_files("bitnet", &files).expect("a folder of floats");
+    let mut config: serde_json::Value = serde_json::from_slice(&files["config.json"]).unwrap();
+    config["quantization_config"] = serde_json::json!({
+        "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online",
+    });
+    let mut files = files;
+    files.insert("config.json".into(), config.to_string().into_bytes());
+    let model = load_files("bitnet", &files).expect("a folder with quantizers");
+    let vocab = model.architecture.vocab_size;
+    let ids = tokens(40, vocab);
+    let logits = |model: &Model| {
+        let network = network(model, 2);
+        network.forward(&ids, &mut Cache::new(&network), Logits::All).unwrap()
+    };
+    let (got, unquantized) = (logits(&model), logits(&float));
+    let want = Naive { model: &model, pool: Pool::new(1) }.logits(&ids);
+    let scale = want.iter().flatten().fold(0.0f64, |m, v| m.max(v.abs()));
+    let off = |got: &[f32], want: &[f64]| {
+        let pairs = got.iter().zip(want);
+        pairs.fold(0.0f64, |m, (&got, want)| m.max((f64::from(got) - want).abs())) / scale
+    };
+    let rows: Vec<f64> = got.chunks(vocab).zip(&want).map(|(got, want)| off(got, want)).collect();
+    // A code of an input may fall the other way in f32, which is seldom.
+    let agree = rows.iter().filter(|&&row| row < 1e-5).count();
+    assert!(agree > rows.len() / 2 && rows.iter().all(|&row| row < 0.02), "{rows:?}");
+    let far = unquantized.chunks(vocab).zip(&want).map(|(got, want)| off(got, want));
+    assert!(far.fold(0.0, f64::max) > 0.05);
+}
+
 #[test]
 fn the_random_graphs_have_every_field() {
     let all = models::GRAPHS.map(|seed| format!("{:?}", models::drawn(seed))).collect::<String>();
