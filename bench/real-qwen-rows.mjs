@@ -6,10 +6,12 @@
 //     npm run build && node bench/real-qwen.mjs
 //     node bench/real-qwen-rows.mjs <plays> <bible> [folder] [--only <part of a name>]
 //     node bench/real-qwen-rows.mjs <plays> <bible> [folder] --times    the times again, alone
+//     node bench/real-qwen-rows.mjs <plays> <bible> [folder] --speed    next to node-llama-cpp, alone
 //
 // Training reads the plays after their first 300,000 characters and without their last 60,000; what
 // is measured are the first 4,096 tokens of each text. --times makes all files but SiLQ's in
-// another folder, for their times: nothing else should run meanwhile.
+// another folder, for their times, and --speed compares decode and prefill of one q4_0 file as
+// bench/model.mjs does: nothing else should run meanwhile.
 import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -17,6 +19,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { root } from '../scripts/shell.mjs'
 import { Model, quantize, recipes } from '../ts/dist/index.js'
+import { modelRows } from './model.mjs'
 
 const SOURCE = join(root, '.cache/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf')
 const MEASURED = { tokens: 4096, sequenceLength: 512 }
@@ -44,6 +47,7 @@ const { values, positionals } = parseArgs({
   options: {
     only: { type: 'string', default: '' },
     times: { type: 'boolean', default: false },
+    speed: { type: 'boolean', default: false },
     task: { type: 'string' },
   },
 })
@@ -90,6 +94,7 @@ async function make(name) {
     if (event.kind !== 'step' || ++losses % 10 === 1) console.error(JSON.stringify(event))
   }
   const { model, report } = await run.result
+  source.dispose()
   const unfinished = at(`unfinished-${name}`)
   await model.save(unfinished)
   const seconds = (performance.now() - started) / 1000
@@ -167,6 +172,22 @@ async function client() {
   await llama.dispose()
 }
 
+/** Decode and prefill, each as a multiple of the client's. */
+async function speed() {
+  const wants = (name) => name === 'e.decode' || name === 'e.prefill'
+  const rows = await modelRows({ threads: 2, model: SOURCE, text: plays, wants })
+  keep('speed.json', rows)
+  const lines = [['bench', 'case', 'halfstep, tokens/s', 'node-llama-cpp, tokens/s', 'ratio']]
+  for (const ours of rows.filter(({ contender }) => contender === 'halfstep')) {
+    const same = (row) => row.bench === ours.bench && row.case === ours.case && row !== ours
+    const theirs = rows.find(same)?.tokensPerSecond
+    const figures = [ours.tokensPerSecond, theirs].map((x) => x?.toFixed(1) ?? '-')
+    const ratio = theirs ? (ours.tokensPerSecond / theirs).toFixed(2) : '-'
+    lines.push([ours.bench, ours.case, ...figures, ratio])
+  }
+  table(lines)
+}
+
 /** Runs one task of this script in a process of its own. */
 async function inProcess(task) {
   console.error(task)
@@ -225,7 +246,6 @@ function print() {
 }
 
 async function all() {
-  mkdirSync(folder, { recursive: true })
   const train = readFileSync(plays, 'utf8').slice(300_000, -60_000)
   writeFileSync(trainText.whole, train)
   writeFileSync(trainText.calibration, train.slice(0, CALIBRATION))
@@ -244,4 +264,7 @@ async function all() {
 
 const [task, name] = values.task?.split(' ') ?? []
 await { make, measure, client }[task]?.(name)
-if (task === undefined) await all()
+if (task === undefined) {
+  mkdirSync(folder, { recursive: true })
+  await (values.speed ? speed() : all())
+}

@@ -25,20 +25,22 @@ pub const RTN_RULES: [Observer; 2] = [Observer::SignedAbsmax, Observer::ErrorSea
 /// `model` under the recipe's sites, nothing trained. Floats become f32, so that trained and
 /// untrained files have equal bytes.
 ///
+/// `each` is asked before every tensor, with the number of those that are done and of all.
+///
 /// Errors: a missing tensor; weights whose scale is not finite as stored (the tensor is named);
-/// cancelled between two tensors.
+/// those of `each`.
 pub(crate) fn quantize_model(
     model: &Model,
     recipe: &Recipe,
-    cancel: &Cancel,
+    each: &mut dyn FnMut(usize, usize) -> Result<()>,
     pool: &Pool,
 ) -> Result<Model> {
     let (mut tensors, mut linear_parts) = (BTreeMap::new(), BTreeMap::new());
     let sites = Sites::new(&recipe.rules, &model.architecture)?;
-    for spec in model.architecture.tensors() {
-        if cancel.is_cancelled() {
-            return Err(Error::Cancelled { resume: None });
-        }
+    let specs = model.architecture.tensors();
+    let all = specs.len();
+    for (done, spec) in specs.into_iter().enumerate() {
+        each(done, all)?;
         let tensor = round_tensor(model, &sites, &spec, pool)?;
         if let Some(transform) = sites.of(&spec).and_then(|site| site.transform) {
             linear_parts.insert(spec.name.clone(), transform.first(&spec));
@@ -48,6 +50,11 @@ pub(crate) fn quantize_model(
     let mut rounded = model.with(tensors, Some(quantization(recipe, &model.architecture)?));
     rounded.linear_parts = linear_parts;
     Ok(rounded)
+}
+
+/// An error if the run is to end.
+pub(crate) fn unless_cancelled(cancel: &Cancel) -> Result<()> {
+    if cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
 }
 
 /// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid;

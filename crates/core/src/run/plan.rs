@@ -381,8 +381,8 @@ impl<'a> Planner<'a> {
             if alone { site } else { WeightSite { observer: Observer::Absmax, ..site } }
         };
         let recipe = self.recipe.with_weight_sites(start);
-        let mut rounded =
-            nearest::quantize_model(self.model, &recipe, &self.host.cancel, &self.pool)?;
+        let mut each = |_, _| self.host.check_cancelled();
+        let mut rounded = nearest::quantize_model(self.model, &recipe, &mut each, &self.pool)?;
         let sites = Sites::new(&recipe.rules, &self.model.architecture)?;
         for spec in self.model.architecture.tensors() {
             let low_rank = sites.of(&spec).and_then(|site| site.low_rank);

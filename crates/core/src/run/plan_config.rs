@@ -164,7 +164,8 @@ impl Outline<'_> {
             plans.push(plan_on_text(&model, recipe, run, Some(&text), &mut tell, cancel)?);
         }
         let mut plans = plans.into_iter();
-        let small_plan = plans.next().ok_or_else(|| Error::Internal { reason: "no plan".into() })?;
+        let small_plan =
+            plans.next().ok_or_else(|| Error::Internal { reason: "no plan".into() })?;
         let of_rows = if doubled[1] { plans.next() } else { None };
         let growth = [plans.next(), of_rows];
         let more = [0, 1].map(|i| (all[i] - small[i]) as f64 / small[i] as f64);
@@ -187,8 +188,7 @@ impl Outline<'_> {
         architecture.layers.truncate(layers);
         architecture.vocab_size = rows;
         let mut rng = Rng::new(0, PLAN_STREAM);
-        let noise: Vec<f32> =
-            (0..PERIOD).map(|_| 0.07 * (rng.next_f64() as f32 - 0.5)).collect();
+        let noise: Vec<f32> = (0..PERIOD).map(|_| 0.07 * (rng.next_f64() as f32 - 0.5)).collect();
         let mut at = 0;
         let tensors = architecture.tensors().into_iter().map(|spec| {
             let tensor = self.tensor(&spec, &noise, &mut at);
@@ -253,9 +253,8 @@ fn concluded(small: Plan, growth: &[Option<Plan>; 2], more: [f64; 2]) -> Plan {
     };
     let bytes = |of: &dyn Fn(&Plan) -> u64| at(&|plan| of(plan) as f64).round() as u64;
     let stage = |(number, first): (usize, &PlanStage)| {
-        let of = |plan: &Plan, of: &dyn Fn(&PlanStage) -> f64| {
-            plan.stages.get(number).map_or(0.0, of)
-        };
+        let of =
+            |plan: &Plan, of: &dyn Fn(&PlanStage) -> f64| plan.stages.get(number).map_or(0.0, of);
         let seconds = at(&|plan| of(plan, &|stage| stage.seconds));
         let count = |of_stage: &dyn Fn(&PlanStage) -> u64| {
             at(&|plan| of(plan, &|stage| of_stage(stage) as f64)).round() as u64
@@ -359,7 +358,8 @@ mod tests {
             let outline = Outline { path: "", storage: Storage::F32, architecture: &architecture };
             let rtn = recipe(r#"{"kind": "rtn", "target": "gguf:q4_0"}"#);
             let (run, cancel) = (RunConfig::default(), Cancel::default());
-            let made = plan_on_text(&outline.model([1, 64]), &rtn, &run, None, &mut |_| {}, &cancel);
+            let made =
+                plan_on_text(&outline.model([1, 64]), &rtn, &run, None, &mut |_| {}, &cancel);
             Plan { stages: vec![stage(peaks)], ..made.expect("a plan") }
         };
         // Ten layers: the second part overtakes the first, and a part that shrinks is noise.
@@ -377,6 +377,9 @@ mod tests {
             Stage::Model { config, .. } => config.recompute,
             other => panic!("{other:?}"),
         };
-        assert_eq!([of(0), of(1 << 40), of(1 << 20)].map(|r| format!("{r:?}")), ["Never", "Never", "Always"]);
+        assert_eq!(
+            [of(0), of(1 << 40), of(1 << 20)].map(|r| format!("{r:?}")),
+            ["Never", "Never", "Always"]
+        );
     }
 }
