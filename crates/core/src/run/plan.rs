@@ -275,7 +275,7 @@ impl<'a> Planner<'a> {
             self.stages.push(PlanStage::new("round", &probe, 0));
             return self.evaluate(0, events);
         }
-        let (_kept, mut left) = (run::keep_memory(self.host), 0);
+        let mut left = 0;
         let device = &run::default_device(&pool);
         let text = self.training_text(events)?;
         self.data = Some(text.origin());
@@ -288,6 +288,7 @@ impl<'a> Planner<'a> {
         }
         for (number, stage) in recipe.stages.iter().enumerate() {
             let (last, run) = (number + 1 == recipe.stages.len(), run::of_stage(self.run, number));
+            let _kept = run::keep_memory(self.host, stage);
             let goes_on = number > 0 && stage.from() == StageStart::Previous;
             let inputs = StageInputs {
                 model,
