@@ -3,7 +3,7 @@
  * crates/core/tests/plan.rs tests.
  */
 import { spawn } from 'node:child_process'
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -85,6 +85,66 @@ describe('plan', () => {
     await expect(plan(model, recipes.rtn(), { signal: AbortSignal.abort() })).rejects.toMatchObject(
       { code: 'ERR_CANCELLED' },
     )
+  })
+})
+
+describe('of a config.json alone', () => {
+  const config = {
+    architectures: ['Qwen2ForCausalLM'],
+    model_type: 'qwen2',
+    hidden_size: 64,
+    intermediate_size: 128,
+    num_hidden_layers: 5,
+    num_attention_heads: 2,
+    num_key_value_heads: 1,
+    vocab_size: 20_000,
+    max_position_embeddings: 512,
+    rms_norm_eps: 1e-6,
+    tie_word_embeddings: true,
+    torch_dtype: 'bfloat16',
+  }
+  const bare = join(folder, 'bare')
+  mkdirSync(bare)
+  const configFile = join(bare, 'config.json')
+  writeFileSync(configFile, JSON.stringify(config))
+  const recipe = recipes.gptq({ groupSize: 32, train: { samples: 2, sequenceLength: 32 } })
+
+  it('counts all layers and all rows of the vocabulary', async () => {
+    const made = await plan(configFile, recipe, { freeMemoryBytes: 1e12 })
+    const linears = 5 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
+    const weights = linears + 20_000 * 64
+    expect(made.fits).toBe(true)
+    expect(made.freeMemoryBytes).toBe(1e12)
+    expect(made.bitsPerWeight).toBeGreaterThan(3)
+    // 3 bits in layers, 8 in the embedding, their scales on top.
+    expect(made.outputBytes).toBeGreaterThan((3 * linears + 8 * 64 * 20_000) / 8)
+    expect(made.outputBytes).toBeLessThan(1.3 * weights)
+    const little = await plan(configFile, recipe, { freeMemoryBytes: 1e6 })
+    expect(little).toMatchObject({ fits: false, advice: expect.stringContaining('samples') })
+  })
+
+  it('is what a folder without weights gives on the command line', async () => {
+    const flags = ['--recipe', 'rtn', '--free-memory', '0.001']
+    const { code, stdout, stderr } = await halfstep(['plan', bare, ...flags])
+    expect({ code, stderr }).toMatchObject({ code: 0 })
+    expect(stdout).toMatch(/^It does not fit: it needs \S+ MB of memory, and 1\.00 MB are free/m)
+    expect(stdout).toContain(configFile.slice(-20))
+    for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(80)
+  })
+
+  it('refuses what it cannot plan, naming it', async () => {
+    const unknown = join(folder, 'unknown.json')
+    writeFileSync(unknown, JSON.stringify({ ...config, architectures: ['DeepseekV3ForCausalLM'] }))
+    await expect(plan(unknown, recipe)).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED' })
+    await expect(plan(join(folder, 'absent.json'), recipe)).rejects.toMatchObject({
+      code: 'ERR_IO',
+    })
+    await expect(plan(configFile, recipe, { freeMemoryBytes: 0 })).rejects.toMatchObject({
+      code: 'ERR_CONFIG',
+      details: { field: 'freeMemoryBytes' },
+    })
+    const ended = await halfstep(['plan', configFile, '--free-memory', 'much'])
+    expect(ended.stderr).toContain('it must be a number of gigabytes above 0')
   })
 })
 

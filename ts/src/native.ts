@@ -89,8 +89,13 @@ export interface Native {
    * then `takeModel`.
    */
   quantize(model: NativeModel, recipe: string, run: string): NativeTask
-  /** Plans that run. Messages: `Event`. Outcome: `Plan`. The addon only. */
-  plan?(model: NativeModel, recipe: string, run: string): NativeTask
+  /**
+   * Plans that run, on a machine with `free` bytes of free memory (null: this one). Messages:
+   * `Event`. Outcome: `Plan`. The addon only.
+   */
+  plan?(model: NativeModel, recipe: string, run: string, free: number | null): NativeTask
+  /** The same for the model that the config.json at `path` describes. The addon only. */
+  planConfig?(path: string, recipe: string, run: string, free: number | null): NativeTask
   /** `config` is JSON of `EvaluateConfig`. Messages: `progress`. Outcome: `EvaluationRecord`. */
   evaluate(model: NativeModel, against: NativeModel | null, config: string): NativeTask
   /** `config` is JSON of `GenerationConfig`. Messages: `text`. Outcome: `Generation`. */

@@ -11,9 +11,13 @@ use halfstep_formats::architecture::{Architecture, Role, TensorSpec};
 use halfstep_formats::description::spec_name;
 use halfstep_formats::write::FileFormat;
 use halfstep_formats::{LinearParts, LowRank, Model, Quantization, Tensor, TensorData};
-use halfstep_kernels::quant::observer::quantize_by;
+use halfstep_kernels::quant::observer::{quantize_by, quantize_pieces};
+use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{ActivationSpec, Granularity, Pool, QuantSpec};
 use std::collections::BTreeMap;
+
+/// Values of a matrix that are decoded at once.
+const PIECE: usize = 1 << 22;
 
 /// What "RTN" means in a table: the better of these, as whole models, by KL.
 pub const RTN_RULES: [Observer; 2] = [Observer::SignedAbsmax, Observer::ErrorSearch];
@@ -21,20 +25,22 @@ pub const RTN_RULES: [Observer; 2] = [Observer::SignedAbsmax, Observer::ErrorSea
 /// `model` under the recipe's sites, nothing trained. Floats become f32, so that trained and
 /// untrained files have equal bytes.
 ///
+/// `each` is asked before every tensor, with the number of those that are done and of all.
+///
 /// Errors: a missing tensor; weights whose scale is not finite as stored (the tensor is named);
-/// cancelled between two tensors.
+/// those of `each`.
 pub(crate) fn quantize_model(
     model: &Model,
     recipe: &Recipe,
-    cancel: &Cancel,
+    each: &mut dyn FnMut(usize, usize) -> Result<()>,
     pool: &Pool,
 ) -> Result<Model> {
     let (mut tensors, mut linear_parts) = (BTreeMap::new(), BTreeMap::new());
     let sites = Sites::new(&recipe.rules, &model.architecture)?;
-    for spec in model.architecture.tensors() {
-        if cancel.is_cancelled() {
-            return Err(Error::Cancelled { resume: None });
-        }
+    let specs = model.architecture.tensors();
+    let all = specs.len();
+    for (done, spec) in specs.into_iter().enumerate() {
+        each(done, all)?;
         let tensor = round_tensor(model, &sites, &spec, pool)?;
         if let Some(transform) = sites.of(&spec).and_then(|site| site.transform) {
             linear_parts.insert(spec.name.clone(), transform.first(&spec));
@@ -44,6 +50,11 @@ pub(crate) fn quantize_model(
     let mut rounded = model.with(tensors, Some(quantization(recipe, &model.architecture)?));
     rounded.linear_parts = linear_parts;
     Ok(rounded)
+}
+
+/// An error if the run is to end.
+pub(crate) fn unless_cancelled(cancel: &Cancel) -> Result<()> {
+    if cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
 }
 
 /// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid;
@@ -106,21 +117,35 @@ pub(crate) fn round_tensor(
             tensor: spec.name.clone(),
         })
     })?;
-    let values = tensor.to_f32(pool);
     let data = match sites.of(spec) {
         Some(site) => {
-            let (rows, cols) = (spec.shape[0], spec.shape[1]);
-            let values = match site.transform {
-                Some(transform) => transformed(pool, &transform.first(spec), values, cols)?,
-                None => values,
-            };
-            let packed = quantize_by(pool, &values, rows, cols, site.spec, site.observer);
+            let packed = round_matrix(tensor, site, spec, pool)?;
             check_scales(&packed, &spec.name)?;
             TensorData::Packed(packed)
         }
-        None => TensorData::F32(values),
+        None => TensorData::F32(tensor.to_f32(pool)),
     };
     Ok(Tensor { shape: spec.shape.clone(), data })
+}
+
+/// Rounds a matrix; where nothing joins its rows, a piece at a time, since an embedding in f32 can be
+/// larger than the whole model as it is stored.
+fn round_matrix(
+    tensor: &Tensor,
+    site: &WeightSite,
+    spec: &TensorSpec,
+    pool: &Pool,
+) -> Result<QuantTensor> {
+    let (rows, cols) = (spec.shape[0], spec.shape[1]);
+    if let Some(transform) = site.transform {
+        let values = transformed(pool, &transform.first(spec), tensor.to_f32(pool), cols)?;
+        return Ok(quantize_by(pool, &values, rows, cols, site.spec, site.observer));
+    }
+    let at_once = (PIECE / cols.max(1)).max(1);
+    let mut read = |first: usize, out: &mut [f32]| {
+        pool.chunks_mut(out, cols.max(1), |row, out| tensor.read(first + row, 0, out));
+    };
+    Ok(quantize_pieces(pool, [rows, cols], site.spec, site.observer, at_once, &mut read))
 }
 
 /// How a model made by `recipe` is to be run, without the scales of static sites.

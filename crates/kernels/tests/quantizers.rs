@@ -6,6 +6,7 @@ use halfstep_kernels::quant::lsq::{EdgeRule, lsq_backward, lsq_forward};
 use halfstep_kernels::quant::nearest::{quantize, squared_error};
 use halfstep_kernels::quant::observer::{
     Observer, convex::convex_step, error_search::error_step, find_scales, quantize_by,
+    quantize_pieces,
 };
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::rng::Rng;
@@ -401,6 +402,32 @@ fn signed_absmax_and_its_ties_are_those_of_ggml() {
             .zip(&w)
             .all(|(&c, w)| c == (w / d).round_ties_even().clamp(-127.0, 127.0) as i16)
     );
+}
+
+#[test]
+fn pieces_of_a_matrix_are_quantized_as_the_whole() {
+    let (rows, cols) = (37, 96);
+    let w = normal(rows * cols, 11);
+    let symmetric = |granularity| QuantSpec::int(Int::symmetric(3), granularity, ScaleCodec::F16);
+    for spec in [
+        QuantSpec::Q4_0,
+        QuantSpec::Q8_0,
+        symmetric(Granularity::Channel),
+        symmetric(Granularity::Tensor),
+        QuantSpec::int(Int::unsigned(2), Granularity::Group(32), ScaleCodec::F16),
+    ] {
+        for &observer in Observer::ALL {
+            let whole = quantize_by(&pool(), &w, rows, cols, spec, observer);
+            for at_once in [1, 5, 36, 37, 1000] {
+                let mut read = |first: usize, out: &mut [f32]| {
+                    out.copy_from_slice(&w[first * cols..][..out.len()]);
+                };
+                let shape = [rows, cols];
+                let pieces = quantize_pieces(&pool(), shape, spec, observer, at_once, &mut read);
+                assert!(pieces == whole, "{spec:?} {observer:?} {at_once}");
+            }
+        }
+    }
 }
 
 #[test]

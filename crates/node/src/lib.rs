@@ -90,18 +90,39 @@ pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask 
     })
 }
 
-/// Estimates what [`quantize`] with the same arguments will need. Messages: `Event`. Outcome:
-/// `Plan`.
+/// Estimates what [`quantize`] with the same arguments will need, on a machine with `free` bytes of
+/// free memory (none: this one). Messages: `Event`. Outcome: `Plan`.
 #[napi(catch_unwind)]
-pub fn plan(model: &NativeModel, recipe: String, run: String) -> NativeTask {
+pub fn plan(model: &NativeModel, recipe: String, run: String, free: Option<f64>) -> NativeTask {
     let model = model.share();
     NativeTask::spawn(move |post, cancel| {
         let recipe = RecipeInput::parse(&recipe)?.resolve()?;
         let run: RunConfig = session::parse_config(&run)?;
-        TaskOutput::value(&session::plan_as(
+        let made = session::plan_as(
             &*model?,
             &recipe,
             &run,
+            &mut |event| post(Message::Event(event)),
+            cancel,
+        )?;
+        TaskOutput::value(&match free {
+            Some(free) => made.on_machine(free as u64),
+            None => made,
+        })
+    })
+}
+
+/// The same for the model that the config.json at `path` describes.
+#[napi(catch_unwind)]
+pub fn plan_config(path: String, recipe: String, run: String, free: Option<f64>) -> NativeTask {
+    NativeTask::spawn(move |post, cancel| {
+        let recipe = RecipeInput::parse(&recipe)?.resolve()?;
+        let run: RunConfig = session::parse_config(&run)?;
+        TaskOutput::value(&session::plan_config(
+            &path,
+            &recipe,
+            &run,
+            free.map(|free| free as u64),
             &mut |event| post(Message::Event(event)),
             cancel,
         )?)

@@ -1,6 +1,6 @@
-import { statfs } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
-import { Command } from 'commander'
+import { readdir, statfs } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { Command, InvalidArgumentError } from 'commander'
 import type { Plan, PlanStage } from '../generated/types.js'
 import { plan } from '../plan.js'
 import { attempt } from './exit.js'
@@ -14,8 +14,10 @@ const EXAMPLE = `
 Examples:
   halfstep plan big.gguf --target gguf:q4_0 --data corpus.txt -o small.gguf
   halfstep plan big.gguf --recipe apiq --data corpus.txt -o tiny.safetensors
+  halfstep plan config.json --recipe gptq --free-memory 12
 
-The flags are those of quantize; nothing is written.`
+The flags are those of quantize; nothing is written. With a config.json alone,
+small models of the same widths are tried on random numbers; no text is read.`
 
 export function planCommand(): Command {
   const command = new Command('plan').description(
@@ -25,31 +27,68 @@ export function planCommand(): Command {
     ].join(' '),
   )
   command
-    .argument('<model>', 'GGUF file or Hugging Face folder.')
+    .argument(
+      '<model>',
+      'GGUF file, Hugging Face folder, or a config.json before there are weights.',
+    )
     .option('-o, --output <file>', 'File that quantize will write the result to.')
   command
+    .option(
+      '--free-memory <GB>',
+      'Free memory of the machine that the run is for. Default: that of this one.',
+      gigabytes,
+    )
     .option('--report <page>', 'Includes what quantize --report needs.')
     .option('--json', 'Prints the result as one line of JSON.')
   addRecipeFlags(command)
   command.addHelpText('after', EXAMPLE)
-  return command.action(
-    (path: string, options: { output?: string; report?: string; json?: boolean }) =>
-      attempt(async (signal) => {
-        await mustBeWritable(options)
-        const model = await loadModel(path, signal)
-        const progress = new Progress(options.json === true)
-        const onEvent = (event: { kind: string; detail?: string }) =>
-          event.kind === 'phase' && progress.line(`plan: ${event.detail}`)
-        const run = { ...runOf(command), record: options.report !== undefined }
-        const recipe = await recipeOf(command)
-        const made = await plan(model, recipe, { ...run, signal, onEvent }).finally(() =>
-          progress.end(),
-        )
-        const freeDiskBytes = await freeDisk(run.runFolder ?? run.output ?? '.')
-        if (options.json) console.log(JSON.stringify({ ...made, freeDiskBytes }))
-        else console.log(planLines(made, freeDiskBytes).join('\n'))
-      }, options),
+  return command.action((path: string, options: PlanFlags) =>
+    attempt(async (signal) => {
+      await mustBeWritable(options)
+      const config = await configOf(path)
+      const model = config ?? (await loadModel(path, signal))
+      const progress = new Progress(options.json === true)
+      const onEvent = (event: { kind: string; detail?: string }) =>
+        event.kind === 'phase' && progress.line(`plan: ${event.detail}`)
+      const run = { ...runOf(command), record: options.report !== undefined }
+      const freeMemoryBytes = options.freeMemory
+      const recipe = await recipeOf(command)
+      const made = await plan(model, recipe, {
+        ...run,
+        ...(freeMemoryBytes === undefined ? {} : { freeMemoryBytes }),
+        signal,
+        onEvent,
+      }).finally(() => progress.end())
+      const freeDiskBytes = await freeDisk(run.runFolder ?? run.output ?? '.')
+      if (options.json) console.log(JSON.stringify({ ...made, freeDiskBytes }))
+      else console.log(planLines(made, freeDiskBytes, config).join('\n'))
+    }, options),
   )
+}
+
+interface PlanFlags {
+  output?: string
+  report?: string
+  json?: boolean
+  /** In bytes. */
+  freeMemory?: number
+}
+
+function gigabytes(text: string): number {
+  const bytes = Number(text) * 1e9
+  if (!(bytes >= 1 && Number.isFinite(bytes)))
+    throw new InvalidArgumentError('it must be a number of gigabytes above 0.')
+  return bytes
+}
+
+const WEIGHTS = /\.(safetensors|gguf|bin|pt|pth)$|\.index\.json$/
+
+/** The config.json that `path` is, or that a folder has without any weights; else undefined. */
+async function configOf(path: string): Promise<string | undefined> {
+  if (path.endsWith('.json')) return path
+  const names: string[] = await readdir(path).catch(() => [])
+  const isConfigAlone = names.includes('config.json') && !names.some((name) => WEIGHTS.test(name))
+  return isConfigAlone ? join(path, 'config.json') : undefined
 }
 
 /** Free bytes where `path` is or will be; null if the system does not report them. */
@@ -64,8 +103,8 @@ async function freeDisk(path: string): Promise<number | null> {
   }
 }
 
-/** The plan as lines of at most 80 columns. */
-export function planLines(made: Plan, freeDiskBytes: number | null): string[] {
+/** The plan as lines of at most 80 columns; `config`: the file that all of it comes from. */
+export function planLines(made: Plan, freeDiskBytes: number | null, config?: string): string[] {
   const header = ['', 'steps', 's/step', 'time', 'memory', 'disk']
   const row = (
     name: string,
@@ -101,12 +140,14 @@ export function planLines(made: Plan, freeDiskBytes: number | null): string[] {
     ],
     ...expertPairs(made.experts),
   ])
+  const about = `From ${config} alone: weights as its dtype says, times of this machine.`
   return [
     ...pairs,
     '',
     ...formatTable([header, ...stages, all]),
     '',
     ...wrapped(verdict(made, freeDiskBytes)),
+    ...(config === undefined ? [] : wrapped(about)),
   ]
 }
 

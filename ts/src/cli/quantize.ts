@@ -74,6 +74,8 @@ export function quantizeCommand(): Command {
           progress.end()
         }
         const { model: small, report } = await run.result
+        // The file is read again when it is written: without this three models would be in memory.
+        model.dispose()
         const file = await small.save(options.output)
         if (options.report !== undefined) await writeReport(options.report, report, file)
         if (options.json) console.log(JSON.stringify({ kind: 'result', report, file }))

@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::engine::identity::identity;
 use crate::engine::memory;
 use crate::engine::observe::Starts;
-use crate::engine::progress::Progress;
+use crate::engine::progress::{Progress, told};
 use crate::engine::stage_inputs::StageInputs;
 use crate::engine::step::StepReport;
 use crate::engine::trained::Trained;
@@ -91,7 +91,7 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
             });
         }
         let calibration = sequences.batch(0, config.batch);
-        let mut trainer = Trainer::new(
+        let mut trainer = Trainer::watched(
             model,
             inputs.previous.as_deref(),
             recipe,
@@ -100,6 +100,7 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
             steps,
             &calibration,
             device,
+            &mut told(host, "calibrate", "tensors", events),
         )?;
         let starts = Starts::of(&trainer.matrices, &trainer.parameters)?;
         if let Some(checkpoints) = &checkpoints {

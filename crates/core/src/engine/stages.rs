@@ -56,7 +56,7 @@ pub struct Training<'a, D: Device = Cpu> {
     /// Index of the current stage.
     number: usize,
     work: Work<'a, D>,
-    _kept: MemoryGuard,
+    kept: Option<MemoryGuard>,
 }
 
 /// What the next step does.
@@ -98,8 +98,7 @@ impl<'a, D: Device<Number = f32>> Training<'a, D> {
     /// inputs.
     pub fn on(device: D, inputs: TrainingInputs<'a>, measure: &'a mut Measure<'a>) -> Self {
         let work = if inputs.run.record { Work::Saliency } else { Work::Begin };
-        let kept = keep_memory(inputs.host);
-        Self { inputs, device, measure, saliency: None, done: None, number: 0, work, _kept: kept }
+        Self { inputs, device, measure, saliency: None, done: None, number: 0, work, kept: None }
     }
 
     /// One optimizer step, one sequence through a layer, the squared gradients of one sequence, a
@@ -183,6 +182,9 @@ impl<'a, D: Device<Number = f32>> Training<'a, D> {
             .stages
             .get(number)
             .ok_or_else(|| Error::Internal { reason: format!("{} does not train", recipe.id) })?;
+        // First what the stage before held goes back.
+        self.kept = None;
+        self.kept = Some(keep_memory(host, stage));
         let none = || model.with(Default::default(), None);
         let before = self.done.as_mut().map(|done| std::mem::replace(&mut done.model, none()));
         let previous = before.filter(|_| stage.from() == StageStart::Previous).map(Arc::new);
@@ -295,11 +297,19 @@ pub(crate) fn default_device(pool: &Pool) -> Cpu {
     Cpu::new(pool)
 }
 
+/// Most bytes that a stage of layers holds between two steps. A layer has blocks of many sizes, of
+/// which each is held for itself: without a limit they are more than all else of such a stage.
+const HELD_BY_LAYERS: usize = 256 << 20;
+
 /// Lets memory stay with the process between two steps, as long as what is given lives: up to a
 /// part of what was free.
-pub fn keep_memory(host: &Host) -> MemoryGuard {
-    MemoryGuard::new(match host.memory.available() {
+pub fn keep_memory(host: &Host, stage: &Stage) -> MemoryGuard {
+    let limit = match host.memory.available() {
         0 => 2 << 30,
         available => (available / 4) as usize,
+    };
+    MemoryGuard::new(match stage.by_layers() {
+        Some(_) => limit.min(HELD_BY_LAYERS),
+        None => limit,
     })
 }

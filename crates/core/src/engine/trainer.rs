@@ -75,13 +75,34 @@ impl<D: Device> Trainer<D> {
         calibration: &[u32],
         device: D,
     ) -> Result<Self> {
+        let each = &mut |_, _| Ok(());
+        Self::watched(model, previous, recipe, trains, config, steps, calibration, device, each)
+    }
+
+    /// [`Self::new`], which asks `each` before every tensor, with the number of those that are done
+    /// and of all: finding the first scales of a large model takes minutes.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn watched(
+        model: &Model,
+        previous: Option<&Model>,
+        recipe: &Recipe,
+        trains: Trains,
+        config: &TrainConfig,
+        steps: u64,
+        calibration: &[u32],
+        device: D,
+        each: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Self> {
         let architecture = Arc::new(model.architecture.clone());
         let sites = Sites::new(&recipe.rules, &architecture)?;
         let mut parameters = Parameters::new(&device);
         let builder = &mut Builder { parameters: &mut parameters, trains, relative: false };
         let mut matrices = vec![];
         let start = previous.unwrap_or(model);
-        for spec in architecture.tensors() {
+        let specs = architecture.tensors();
+        let all = specs.len();
+        for (done, spec) in specs.into_iter().enumerate() {
+            each(done, all)?;
             if spec.role.is_vector() {
                 let values = tensor_values(start, &spec.name, device.pool())?;
                 let values = D::Number::from_f32s(values);

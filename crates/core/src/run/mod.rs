@@ -8,6 +8,8 @@ pub(crate) mod inspect;
 pub(crate) mod load;
 #[cfg(feature = "train")]
 pub(crate) mod plan;
+#[cfg(feature = "train")]
+mod plan_config;
 pub(crate) mod quantize;
 mod quantized_model;
 mod record;
@@ -28,6 +30,8 @@ pub use inspect::{inspect, inspect_bytes, inspect_file, inspect_files};
 pub use load::{LoadedModel, load};
 #[cfg(feature = "train")]
 pub use plan::{Plan, PlanStage, plan, plan_as};
+#[cfg(feature = "train")]
+pub use plan_config::plan_config;
 pub use quantize::{quantize, quantize_as, quantize_on, quantize_with};
 pub use report::{ExpertsInspection, FileInspection, Generation, Inspection, Report, SaveReport};
 

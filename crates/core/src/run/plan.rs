@@ -89,18 +89,38 @@ pub struct PlanStage {
     pub peak_memory_bytes: u64,
     /// Largest size of the run folder.
     pub disk_bytes: u64,
+    /// Peaks of its parts, of which `peak_memory_bytes` is the largest: with the size of a model
+    /// each grows in its own way.
+    #[serde(skip)]
+    #[ts(skip)]
+    pub(super) peaks: Vec<u64>,
 }
 
 impl PlanStage {
     fn new(name: &str, probe: &Probe, left: u64) -> Self {
+        Self::of_parts(name, probe, left, &[probe.peak_bytes])
+    }
+
+    /// A stage of parts with these peaks.
+    fn of_parts(name: &str, probe: &Probe, left: u64, peaks: &[u64]) -> Self {
+        let peaks: Vec<u64> = peaks.iter().map(|peak| peak + left).collect();
         Self {
             name: name.into(),
             steps: probe.steps,
             seconds_per_step: probe.seconds_per_step,
             seconds: probe.seconds,
-            peak_memory_bytes: probe.peak_bytes + left,
+            peak_memory_bytes: peaks.iter().copied().max().unwrap_or(0),
             disk_bytes: probe.disk_bytes,
+            peaks,
         }
+    }
+}
+
+impl Plan {
+    /// The same for a machine with so many bytes of free memory.
+    pub fn on_machine(self, free: u64) -> Self {
+        let (fits, advice) = verdict(self.peak_memory_bytes, free, &self.stages);
+        Self { free_memory_bytes: free, fits, advice, ..self }
     }
 }
 
@@ -124,6 +144,18 @@ pub fn plan_as(
     events: &mut dyn FnMut(Event),
     cancel: &Cancel,
 ) -> Result<Plan> {
+    plan_on_text(model, recipe, run, None, events, cancel)
+}
+
+/// [`plan_as`] on token ids, if there are some, instead of the text of the run.
+pub(super) fn plan_on_text(
+    model: &Model,
+    recipe: &Recipe,
+    run: &RunConfig,
+    tokens: Option<&[u32]>,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+) -> Result<Plan> {
     check(model, recipe, run)?;
     // What was needed so far (to read the model) will be needed again.
     let host = Host::native(cancel.clone());
@@ -133,12 +165,12 @@ pub fn plan_as(
     let merged =
         if model.low_rank.is_empty() { None } else { Some(dequantize(model, run.threads)?) };
     let mut planner = Planner::new(merged.as_ref().unwrap_or(model), recipe, run, &host)?;
+    planner.given = tokens;
     planner.work(events)?;
     planner.finish()?;
     let peak = planner.stages.iter().map(|s| s.peak_memory_bytes).max().unwrap_or(0).max(before);
     let free = if memory.available() > 0 { free } else { 0 };
-    let (fits, advice) = verdict(peak, free, &planner.stages);
-    Ok(Plan {
+    let made = Plan {
         recipe: recipe.id.clone(),
         target: recipe.target.name().into(),
         bits_per_weight: planner.bits_per_weight,
@@ -151,12 +183,13 @@ pub fn plan_as(
         peak_memory_bytes: peak,
         free_memory_bytes: free,
         memory_measured,
-        fits,
-        advice,
+        fits: None,
+        advice: None,
         stages: std::mem::take(&mut planner.stages),
         client_flags: client_flags(recipe, model)?,
         plan_seconds: host.seconds() - start,
-    })
+    };
+    Ok(made.on_machine(free))
 }
 
 /// Whether there is enough memory and, if not, what would make the largest part smaller; both are
@@ -190,6 +223,8 @@ struct Planner<'a> {
     pool: Pool,
     stages: Vec<PlanStage>,
     tokens: u64,
+    /// Token ids to train on, instead of the text of the run.
+    given: Option<&'a [u32]>,
     /// Where the text comes from.
     data: Option<String>,
     /// How it is read, for the metadata of the file.
@@ -222,6 +257,7 @@ impl<'a> Planner<'a> {
             pool,
             stages,
             tokens,
+            given: None,
             data,
             reading,
             result,
@@ -244,7 +280,7 @@ impl<'a> Planner<'a> {
             self.stages.push(PlanStage::new("round", &probe, 0));
             return self.evaluate(0, events);
         }
-        let (_kept, mut left) = (run::keep_memory(self.host), 0);
+        let mut left = 0;
         let device = &run::default_device(&pool);
         let text = self.training_text(events)?;
         self.data = Some(text.origin());
@@ -257,6 +293,7 @@ impl<'a> Planner<'a> {
         }
         for (number, stage) in recipe.stages.iter().enumerate() {
             let (last, run) = (number + 1 == recipe.stages.len(), run::of_stage(self.run, number));
+            let _kept = run::keep_memory(self.host, stage);
             let goes_on = number > 0 && stage.from() == StageStart::Previous;
             let inputs = StageInputs {
                 model,
@@ -280,14 +317,13 @@ impl<'a> Planner<'a> {
                         }
                     ),
                 });
-                let mut probe = probe::block(inputs, config, window, device)?;
+                let probe = probe::block(inputs, config, window, device)?;
                 // In the end all layers are there, and everything else is rounded. Not before:
                 // a run does not hold both either.
                 self.host.memory.reset_peak();
                 self.round()?;
-                probe.peak_bytes =
-                    probe.peak_bytes.max(probe::peak(self.host, probe.left_bytes, || 0));
-                self.stages.push(PlanStage::new("blocks", &probe, left));
+                let peaks = [probe.peak_bytes, probe::peak(self.host, probe.left_bytes, || 0)];
+                self.stages.push(PlanStage::of_parts("blocks", &probe, left, &peaks));
                 (self.tokens, left) = (self.tokens + probe.tokens, left + probe.left_bytes);
                 continue;
             }
@@ -331,6 +367,9 @@ impl<'a> Planner<'a> {
 
     /// The text of the run, with a substitute for what will be generated.
     fn training_text(&mut self, events: &mut dyn FnMut(Event)) -> Result<Text> {
+        if let Some(tokens) = self.given {
+            return Ok(Text::generated(tokens.to_vec()));
+        }
         let (model, recipe, run, host) = (self.model, self.recipe, self.run, self.host);
         self_generated::with_generated(model, recipe, run, |settings| {
             events(Event::Phase { name: "plan".into(), detail: "generating a few tokens".into() });
@@ -348,8 +387,8 @@ impl<'a> Planner<'a> {
             if alone { site } else { WeightSite { observer: Observer::Absmax, ..site } }
         };
         let recipe = self.recipe.with_weight_sites(start);
-        let mut rounded =
-            nearest::quantize_model(self.model, &recipe, &self.host.cancel, &self.pool)?;
+        let mut each = |_, _| self.host.check_cancelled();
+        let mut rounded = nearest::quantize_model(self.model, &recipe, &mut each, &self.pool)?;
         let sites = Sites::new(&recipe.rules, &self.model.architecture)?;
         for spec in self.model.architecture.tensors() {
             let low_rank = sites.of(&spec).and_then(|site| site.low_rank);

@@ -11,6 +11,7 @@ use crate::data::ReadingRecord;
 #[cfg(feature = "train")]
 use crate::data::self_generated::training_text;
 use crate::device::Device;
+use crate::engine::progress::told;
 #[cfg(feature = "train")]
 use crate::engine::stages::TrainingInputs;
 use crate::engine::stages::default_device;
@@ -247,7 +248,8 @@ fn round(
     pool: &Pool,
 ) -> Result<QuantizedModel> {
     let start = host.seconds();
-    let small = nearest::quantize_model(model, recipe, &host.cancel, pool)?;
+    let small =
+        nearest::quantize_model(model, recipe, &mut told(host, "round", "tensors", events), pool)?;
     let seconds = host.seconds() - start;
     let evaluations = measure(&small, events)?;
     Ok(QuantizedModel {

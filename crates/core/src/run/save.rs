@@ -240,16 +240,16 @@ fn same_outputs(
     if activation != ActivationSpec::F32 {
         fake_quant(pool, activation, &x, a.cols, step, &mut quantized);
     }
-    let mut w = vec![0.0f32; a.rows * a.cols];
-    a.decode(pool, &mut w);
     let mut want = vec![0.0f64; y.len()];
+    // Row by row: in f32 a head can be larger than the whole model.
     pool.chunks_mut(&mut want, a.rows.min(256), |piece, out| {
+        let mut w = vec![0.0f32; a.cols];
         for (i, out) in out.iter_mut().enumerate() {
-            let (m, o) =
-                ((piece * a.rows.min(256) + i) / a.rows, (piece * a.rows.min(256) + i) % a.rows);
-            let (x, w) =
-                (&quantized[m * a.cols..(m + 1) * a.cols], &w[o * a.cols..(o + 1) * a.cols]);
-            *out = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+            let at = piece * a.rows.min(256) + i;
+            let (m, o) = (at / a.rows, at % a.rows);
+            a.decode_row(o, &mut w);
+            let x = &quantized[m * a.cols..(m + 1) * a.cols];
+            *out = x.iter().zip(&w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
         }
     });
     if let Some(factors) = factors {

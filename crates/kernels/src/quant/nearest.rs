@@ -157,8 +157,12 @@ fn group_codes(w: &[f32], scale: f32, zero_point: Option<u8>, spec: QuantSpec, o
 
 /// Sum of (w - value)^2, in f64, row by row.
 pub fn squared_error(w: &[f32], packed: &QuantTensor) -> f64 {
+    squared_error_after(0.0, w, packed)
+}
+
+/// [`squared_error`] of rows that follow others, whose sum is `total`.
+pub(super) fn squared_error_after(mut total: f64, w: &[f32], packed: &QuantTensor) -> f64 {
     let mut values = vec![0.0; packed.cols];
-    let mut total = 0.0;
     for (row, w) in w.chunks_exact(packed.cols.max(1)).enumerate() {
         packed.decode_row(row, &mut values);
         total += w.iter().zip(&values).map(|(w, v)| (w - v) as f64 * (w - v) as f64).sum::<f64>();

@@ -61,6 +61,20 @@ impl QuantTensor {
         Self { rows, cols, spec, codes: packed, scales, outer_scales, zero_points, tables }
     }
 
+    /// Adds the rows of a matrix of the same grid, whose scales are of rows or of their groups.
+    pub fn append(&mut self, below: Self) {
+        assert_eq!((self.cols, self.spec), (below.cols, below.spec), "one grid");
+        assert!(
+            self.spec.granularity != Granularity::Tensor && !self.spec.scale.is_nested(),
+            "scales of rows"
+        );
+        self.rows += below.rows;
+        self.codes.extend(below.codes);
+        self.scales.extend(below.scales);
+        self.zero_points.extend(below.zero_points);
+        self.tables.extend(below.tables);
+    }
+
     /// The packed bytes of one row.
     pub fn row_packed(&self, row: usize) -> &[u8] {
         let bytes = row_bytes(self.cols, self.spec.bits());

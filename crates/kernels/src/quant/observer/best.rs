@@ -7,9 +7,8 @@
 //! less loss.
 
 use super::error_search::ErrorSearch;
-use super::{Group, Observe, Observer, Scratch, quantize_by};
-use crate::quant::nearest::squared_error;
-use crate::{Pool, QuantSpec, QuantTensor};
+use super::{Group, Observe, Observer, Scratch};
+use crate::QuantSpec;
 
 pub(super) struct Best;
 
@@ -23,23 +22,13 @@ impl Observe for Best {
         ErrorSearch::range(group)
     }
 
-    fn quantize(
-        pool: &Pool,
-        w: &[f32],
-        rows: usize,
-        cols: usize,
-        spec: QuantSpec,
-    ) -> Option<QuantTensor> {
-        let by = |observer| quantize_by(pool, w, rows, cols, spec, observer);
+    fn candidates(spec: QuantSpec) -> &'static [Observer] {
         if spec.has_zero_point() {
-            return Some(by(Observer::ErrorSearch));
+            &[Observer::ErrorSearch]
+        } else if spec.is_balanced() {
+            &[Observer::Absmax]
+        } else {
+            &[Observer::SignedAbsmax, Observer::ErrorSearch]
         }
-        if spec.is_balanced() {
-            return Some(by(Observer::Absmax));
-        }
-        let found = [Observer::SignedAbsmax, Observer::ErrorSearch].map(by);
-        let [signed, searched] = found.each_ref().map(|packed| squared_error(w, packed));
-        let [by_sign, by_search] = found;
-        Some(if signed <= searched { by_sign } else { by_search })
     }
 }

@@ -5,7 +5,7 @@
 //! the file `my_rule.rs` with a type `pub(super) struct MyRule` that implements `Observe`.
 
 use super::activation::largest;
-use super::nearest::quantize;
+use super::nearest::{quantize, squared_error_after};
 use super::spec::{Granularity, QuantSpec};
 use super::tensor::QuantTensor;
 use crate::Pool;
@@ -43,16 +43,10 @@ trait Observe {
         absmax::min_max(group, 1)
     }
 
-    /// Scales and codes of a whole matrix, only for an observer that chooses between several;
-    /// without it the codes are the nearest ones.
-    fn quantize(
-        _pool: &Pool,
-        _w: &[f32],
-        _rows: usize,
-        _cols: usize,
-        _spec: QuantSpec,
-    ) -> Option<QuantTensor> {
-        None
+    /// The observers that a whole matrix is quantized by, for one that chooses: the first of least
+    /// squared error is used. Empty: it has scales of its own.
+    fn candidates(_spec: QuantSpec) -> &'static [Observer] {
+        &[]
     }
 }
 
@@ -85,18 +79,9 @@ macro_rules! observers {
                 }
             }
 
-            fn quantize(
-                self,
-                pool: &Pool,
-                w: &[f32],
-                rows: usize,
-                cols: usize,
-                spec: QuantSpec,
-            ) -> Option<QuantTensor> {
+            fn candidates(self, spec: QuantSpec) -> &'static [Observer] {
                 match self {
-                    $(Observer::$variant => {
-                        $module::$variant::quantize(pool, w, rows, cols, spec)
-                    }),*
+                    $(Observer::$variant => $module::$variant::candidates(spec)),*
                 }
             }
         }
@@ -202,8 +187,70 @@ pub fn quantize_by(
     spec: QuantSpec,
     observer: Observer,
 ) -> QuantTensor {
-    observer.quantize(pool, w, rows, cols, spec).unwrap_or_else(|| {
-        let (scales, zero_points) = find_scales(pool, w, rows, cols, spec, observer);
-        quantize(pool, w, rows, cols, spec, &scales, &zero_points)
-    })
+    let mut found = Found::new(spec, observer);
+    found.add(pool, w, rows, cols);
+    found.best()
+}
+
+/// [`quantize_by`] of a matrix of which `read` writes the rows from a number on: `at_once` of them at
+/// a time, where scales are of rows or of their groups.
+pub fn quantize_pieces(
+    pool: &Pool,
+    [rows, cols]: [usize; 2],
+    spec: QuantSpec,
+    observer: Observer,
+    at_once: usize,
+    read: &mut dyn FnMut(usize, &mut [f32]),
+) -> QuantTensor {
+    let whole = spec.granularity == Granularity::Tensor || spec.scale.is_nested();
+    let at_once = if whole { rows } else { at_once.min(rows) }.max(1);
+    let mut found = Found::new(spec, observer);
+    let mut w = vec![0.0; at_once * cols];
+    // One piece, if an empty one, of a matrix without rows.
+    for first in (0..rows.max(1)).step_by(at_once) {
+        let rows = at_once.min(rows - first);
+        let w = &mut w[..rows * cols];
+        read(first, w);
+        found.add(pool, w, rows, cols);
+    }
+    found.best()
+}
+
+/// What each candidate of an observer made of the rows so far, with its squared error if there are
+/// several.
+struct Found {
+    spec: QuantSpec,
+    candidates: Vec<(Observer, Option<QuantTensor>, f64)>,
+}
+
+impl Found {
+    fn new(spec: QuantSpec, observer: Observer) -> Self {
+        let candidates = match observer.candidates(spec) {
+            [] => vec![(observer, None, 0.0)],
+            several => several.iter().map(|&observer| (observer, None, 0.0)).collect(),
+        };
+        Self { spec, candidates }
+    }
+
+    fn add(&mut self, pool: &Pool, w: &[f32], rows: usize, cols: usize) {
+        let (spec, alone) = (self.spec, self.candidates.len() == 1);
+        for (observer, found, error) in &mut self.candidates {
+            let (scales, zero_points) = find_scales(pool, w, rows, cols, spec, *observer);
+            let piece = quantize(pool, w, rows, cols, spec, &scales, &zero_points);
+            if !alone {
+                *error = squared_error_after(*error, w, &piece);
+            }
+            match found {
+                Some(above) => above.append(piece),
+                None => *found = Some(piece),
+            }
+        }
+    }
+
+    fn best(self) -> QuantTensor {
+        let found = self.candidates.into_iter();
+        let found = found.filter_map(|(_, packed, error)| Some((packed?, error)));
+        let least = found.reduce(|best, next| if best.1 <= next.1 { best } else { next });
+        least.expect("every candidate has quantized a piece").0
+    }
 }
