@@ -236,8 +236,8 @@ fn layer<D: Device<Number = f32>>(device: &D) -> (Vec<u64>, Finished) {
         integer: None,
     };
     let mut student = Student::new(config, 1, device).expect("a student");
-    let ropes = model.architecture.layers.iter().filter_map(Layer::attention);
-    let rope = Arc::new(ropes.last().expect("attention").rope_table(TOKENS));
+    let mut ropes = model.architecture.layers.iter().filter_map(Layer::attention);
+    let rope = Arc::new(ropes.next_back().expect("attention").rope_table(TOKENS));
     let context = Context {
         device: device.clone(),
         architecture: Arc::new(model.architecture.clone()),
