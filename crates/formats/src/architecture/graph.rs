@@ -38,7 +38,7 @@ pub struct Architecture {
     pub max_positions: usize,
 }
 
-/// How a norm computes. Norms of queries and keys are alike, but for [`QkNorm::PerHead`].
+/// How a norm computes. Norms of queries and keys are alike, but for [`super::QkNorm::PerHead`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalization {
     /// What is divided by what.

@@ -14,6 +14,7 @@ mod json;
 mod merge;
 pub mod pre;
 mod protobuf;
+mod search;
 mod sentence_piece;
 mod spaces;
 mod stream;

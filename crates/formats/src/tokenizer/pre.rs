@@ -8,8 +8,8 @@
 //! one white-space character before a non-space, which the other spelling leaves over as a piece of
 //! its own.
 
+use super::search::Search;
 use crate::error::Result;
-use regex::Regex;
 
 /// The pattern of GPT-2: contractions, words, numbers and punctuation, each with a space before it,
 /// and white space.
@@ -179,36 +179,50 @@ pub fn find(name: &str) -> Option<&'static PreTokenizer> {
 /// follows, if it has another one.
 const LOOKS_AHEAD: &str = r"|\s+(?!\S)|\s+";
 
+/// What follows a number that is left whole.
+const WORD: &str = r"\A[\w\p{N}]";
+
+/// A pattern as it is searched for.
+fn linear(pattern: &str) -> String {
+    match pattern.strip_suffix(LOOKS_AHEAD) {
+        Some(before) => format!(r"{before}|\s+"),
+        None if pattern == THOUSANDS => r"\d+".to_string(),
+        None => pattern.to_string(),
+    }
+}
+
+/// Every pattern that is searched for.
+#[cfg(test)]
+pub fn searched() -> Vec<String> {
+    let patterns = ALL.iter().flat_map(|pre| pre.patterns);
+    let mut all: Vec<String> = patterns.map(|pattern| linear(pattern)).collect();
+    all.push(WORD.into());
+    all.sort();
+    all.dedup();
+    all
+}
+
 /// A pattern in a form that never backtracks, so that time is linear and no text makes it give up.
-/// The regex crate has no look-ahead; what the last branches of [`LOOKS_AHEAD`] and the end of
+/// A search has no look-ahead; what the last branches of [`LOOKS_AHEAD`] and the end of
 /// [`THOUSANDS`] do is done after the match.
 struct Pattern {
-    regex: Regex,
+    search: Search,
     looks_ahead: bool,
     /// White space that ends in a line break was matched by an earlier branch, which does not look
     /// ahead.
     keeps_line_breaks: bool,
     /// Numbers are cut into groups of three digits, counted from the end; a number that a match of
     /// this follows is left whole.
-    by_thousands: Option<Regex>,
+    by_thousands: Option<Search>,
 }
 
 impl Pattern {
     fn new(pattern: &str) -> Self {
-        let before = pattern.strip_suffix(LOOKS_AHEAD);
-        let by_thousands =
-            (pattern == THOUSANDS).then(|| Regex::new(r"\A[\w\p{N}]").expect("our own pattern"));
-        let regex = match before {
-            Some(before) => format!(r"{before}|\s+"),
-            None if by_thousands.is_some() => r"\d+".to_string(),
-            None => pattern.to_string(),
-        };
-        let regex = Regex::new(&regex).expect("our own pattern");
         Self {
-            regex,
-            looks_ahead: before.is_some(),
+            search: Search::new(&linear(pattern)),
+            looks_ahead: pattern.ends_with(LOOKS_AHEAD),
             keeps_line_breaks: pattern.contains(r"|\s*[\r\n]+|"),
-            by_thousands,
+            by_thousands: (pattern == THOUSANDS).then(|| Search::new(WORD)),
         }
     }
 
@@ -218,14 +232,14 @@ impl Pattern {
         if let Some(word) = &self.by_thousands {
             return self.find_thousands(word, text, from, number);
         }
-        let found = self.regex.find_at(text, from)?;
-        let mut chars = found.as_str().chars();
+        let (start, end) = self.search.find(text, from)?;
+        let mut chars = text[start..end].chars();
         let last = chars.next_back()?;
         let space =
             last.is_whitespace() && !(self.keeps_line_breaks && matches!(last, '\r' | '\n'));
         let gives_back =
-            self.looks_ahead && space && found.end() < text.len() && chars.next_back().is_some();
-        Some((found.start(), found.end() - if gives_back { last.len_utf8() } else { 0 }))
+            self.looks_ahead && space && end < text.len() && chars.next_back().is_some();
+        Some((start, end - if gives_back { last.len_utf8() } else { 0 }))
     }
 }
 
@@ -233,7 +247,7 @@ impl Pattern {
     /// The next part of a number that no letter follows: as many digits as leave whole threes.
     fn find_thousands(
         &self,
-        word: &Regex,
+        word: &Search,
         text: &str,
         from: usize,
         known: &mut usize,
@@ -245,10 +259,10 @@ impl Pattern {
         }
         let mut from = from;
         loop {
-            let found = self.regex.find_at(text, from)?;
-            let number = found.as_str();
-            from = found.end();
-            if word.is_match(&text[from..]) {
+            let (start, all) = self.search.find(text, from)?;
+            let number = &text[start..all];
+            from = all;
+            if word.find(&text[from..], 0).is_some() {
                 continue;
             }
             let first = match number.chars().count() % 3 {
@@ -256,8 +270,8 @@ impl Pattern {
                 digits => digits,
             };
             let end = number.char_indices().nth(first).map_or(number.len(), |(at, _)| at);
-            *known = found.end();
-            return Some((found.start(), found.start() + end));
+            *known = all;
+            return Some((start, start + end));
         }
     }
 }

@@ -10,7 +10,7 @@
 //! | input of down, of an expert's too | rows of up | the block's output |
 //!
 //! The block's output is linear in what an expert gives, so that the error of an expert's site is
-//! that of its down linear alone ([`experts`]): as many passes through the layer as a token uses
+//! that of its down linear alone (`experts`): as many passes through the layer as a token uses
 //! experts do for all of them.
 //!
 //! A linear that produces is scaled with its bias. The pairs are the graph's
