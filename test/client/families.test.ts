@@ -36,10 +36,9 @@ const KINDS = [
 ] as const
 
 let llama: Llama
-let temporary: string
+const temporary = mkdtempSync(join(tmpdir(), 'halfstep-families-'))
 beforeAll(async () => {
   llama = await getLlama({ gpu: false, build: 'never', logLevel: LlamaLogLevel.error })
-  temporary = mkdtempSync(join(tmpdir(), 'halfstep-families-'))
 })
 afterAll(async () => {
   rmSync(temporary, { recursive: true, force: true })
@@ -89,12 +88,18 @@ test.skipIf(goldens === few)('all families, not only the few of the repository',
   expect(families.length).toBeGreaterThan(0)
 })
 
-/** Families that are not read, each with the reason. */
+/** Families that are not read, or that have no GGUF files, each with the reason. */
 const unread = new Map<string, string>()
 for (const family of families) {
   const model = await orRefusal('ERR_UNSUPPORTED', Model.load(join(goldens, family)))
-  if (model instanceof HalfstepError) unread.set(family, String(model.details.reason))
-  else model.dispose()
+  if (model instanceof HalfstepError) {
+    unread.set(family, String(model.details.reason))
+    continue
+  }
+  const saved = await orRefusal('ERR_UNSUPPORTED', model.save(join(temporary, 'tried.gguf')))
+  const reason = saved instanceof HalfstepError ? String(saved.details.reason) : ''
+  if (reason.includes('no such architecture')) unread.set(family, reason)
+  model.dispose()
 }
 for (const [family, reason] of unread) test.skip(`${family}: ${reason}`)
 
@@ -141,7 +146,13 @@ describe.each(read.map((name, i) => [name, i] as const))('%s', (family, number) 
         return skip(made.message)
       }
       const file = join(temporary, `${number}-${kind.replace(':', '-')}.gguf`)
-      await made.save(file)
+      const saved = await orRefusal('ERR_UNSUPPORTED', made.save(file))
+      if (saved instanceof HalfstepError) {
+        // Value heads of a tiny model are narrower than the blocks that would have to move.
+        expect(saved.message).toContain('columns are quantized together')
+        console.log(`skipped: ${family} ${kind}: ${saved.message}`)
+        return skip(saved.message)
+      }
       const windows = [(await stored.tokenize(TEXT)).slice(0, WINDOW)]
       expect(windows[0]).toHaveLength(WINDOW)
       const vocabulary = made.inspect().vocabSize
