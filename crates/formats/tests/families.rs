@@ -418,10 +418,21 @@ fn with_other_mixers() -> Vec<(&'static str, Value, Option<&'static str>)> {
         ("qwen35", delta(4, 16), Some("linear_value_head_dim")),
         (
             "lfm2",
-            json!({ "conv_L_cache": 4, "layer_types": kinds("conv", &[2, 3]), "norm_eps": 3e-5 }),
+            json!({
+                "conv_L_cache": 4, "layer_types": kinds("conv", &[2, 3]), "norm_eps": 3e-5,
+                "hidden_size": 64,
+            }),
             None,
         ),
-        ("lfm2", json!({ "layer_types": kinds("conv", &[0]), "tie_word_embeddings": false }), None),
+        (
+            "lfm2",
+            json!({
+                "layer_types": kinds("conv", &[0]), "tie_word_embeddings": false,
+                "hidden_size": 64,
+            }),
+            None,
+        ),
+        ("bitnet", json!({ "rms_norm_eps": 3e-4, "rope_theta": 7e3 }), Some("BitNetForCausalLM")),
     ]
 }
 

@@ -844,7 +844,6 @@ fn families_that_are_not_computed_are_refused_with_a_reason() {
         ("Qwen3_5MoeForCausalLM", "qwen3_5_moe", "stacks of experts"),
         ("Lfm2MoeForCausalLM", "lfm2_moe", "dense first layers"),
         ("KimiLinearForCausalLM", "kimi_linear", "each channel"),
-        ("BitNetForCausalLM", "bitnet", "quantizers"),
     ] {
         for (key, name) in [("-model_type", class), ("-architectures", model_type)] {
             let changes = [

@@ -276,6 +276,6 @@ mod tests {
                 exports += 1;
             }
         }
-        assert_eq!(exports, 24, "functions and methods of the addon");
+        assert_eq!(exports, 25, "functions and methods of the addon");
     }
 }
