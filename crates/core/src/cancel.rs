@@ -1,5 +1,6 @@
 //! Ending a run from another thread.
 
+use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,5 +17,10 @@ impl Cancel {
     /// Whether [`Self::cancel`] was called on this flag or a clone of it.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Errors: `Cancelled`, if the run is to end.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
     }
 }

@@ -1,6 +1,5 @@
 //! Quantization without training: every site's quantizer with the scales its start rule finds.
 
-use crate::cancel::Cancel;
 use crate::quantizer::observer::check_scales;
 use crate::quantizer::transform::transformed;
 use crate::recipe::{Observer, Recipe, Sites, WeightSite};
@@ -50,11 +49,6 @@ pub(crate) fn quantize_model(
     let mut rounded = model.with(tensors, Some(quantization(recipe, &model.architecture)?));
     rounded.linear_parts = linear_parts;
     Ok(rounded)
-}
-
-/// An error if the run is to end.
-pub(crate) fn unless_cancelled(cancel: &Cancel) -> Result<()> {
-    if cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
 }
 
 /// What a result of `recipe` is compared with: rounding to nearest by `start` on the result's grid;

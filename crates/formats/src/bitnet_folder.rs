@@ -125,7 +125,7 @@ impl Ternary {
     /// A matrix `[rows, cols]` of its codes, those of row r in byte row `r % (rows / 4)`, the lowest
     /// bits first, each plus 1.
     ///
-    /// Errors: `Unsupported`, a code that is none of the three; a scale that is no number above 0.
+    /// Errors: `Unsupported`, a code other than 0, 1 and 2; a scale that is not finite or not above 0.
     pub fn joined(
         self,
         stored: &Stored,

@@ -5,8 +5,8 @@
 mod in_memory;
 mod native;
 
+use crate::Result;
 use crate::cancel::Cancel;
-use crate::{Error, Result};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Host {
 
     /// Errors: `Cancelled`, if the run was cancelled.
     pub(crate) fn check_cancelled(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::Cancelled { resume: None }) } else { Ok(()) }
+        self.cancel.check()
     }
 }
 

@@ -64,7 +64,7 @@ fn table(
         let rounded = nearest::quantize_model(
             model,
             &nearest::baseline(recipe, Observer::Absmax, &model.architecture),
-            &mut |_, _| nearest::unless_cancelled(cancel),
+            &mut |_, _| cancel.check(),
             pool,
         )?;
         rows.push(row("rtn", &rounded, halfstep_formats::write::size(&rounded, format)?));

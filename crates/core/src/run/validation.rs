@@ -119,7 +119,7 @@ impl Validation {
                 score(Some(&nearest::quantize_model(
                     model,
                     &nearest::baseline(recipe, observer, &model.architecture),
-                    &mut |_, _| nearest::unless_cancelled(cancel),
+                    &mut |_, _| cancel.check(),
                     pool,
                 )?))
             };

@@ -2,7 +2,7 @@
 //! from config.json or from GGUF metadata into the graph, and writes it back.
 
 use super::graph::{Activation, Architecture, Experts, FeedForward, Layer};
-use super::mixer::Attention;
+use super::mixer::{Attention, Decay};
 use super::rope::Rope;
 use crate::error::{Error, Result};
 
@@ -22,6 +22,16 @@ pub enum Form {
     HuggingFace,
     /// GGUF.
     Gguf,
+}
+
+impl Form {
+    /// What its files hold of the rates of delta rules.
+    pub const fn decay(self) -> Decay {
+        match self {
+            Form::HuggingFace => Decay::Logarithm,
+            Form::Gguf => Decay::Negative,
+        }
+    }
 }
 
 /// A file that is read or written field by field. Reading leaves a value as it is where the file

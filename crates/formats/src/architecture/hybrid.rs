@@ -3,7 +3,7 @@
 use super::family::Family;
 use super::fields::{self, Fields, Form, Key};
 use super::graph::{Architecture, Dense, FeedForward, Layer};
-use super::mixer::{Decay, DeltaRule, Mixer, QkNorm};
+use super::mixer::{DeltaRule, Mixer, QkNorm};
 use crate::config::{MAX_HIDDEN, MAX_INTERMEDIATE};
 use crate::error::Result;
 
@@ -141,7 +141,7 @@ fn delta_rule(family: &dyn Family, io: &mut dyn Fields, graph: &Architecture) ->
         value_dim: default(&VALUE_DIM),
         kernel: default(&KERNEL),
         order: family.head_order(form),
-        decay: Decay::in_form(form),
+        decay: form.decay(),
     };
     let mut delta = graph.delta_rules().next().copied().unwrap_or(usual);
     fields::size(io, &KERNEL, &mut delta.kernel)?;

@@ -1,10 +1,10 @@
 //! The first half of a layer: what lets a row know of the rows before it.
 
-use super::fields::Form;
 use super::graph::LinearSpec;
 use super::rope::Rope;
 use super::tensors::{Linear, Norm, Parameter};
-use halfstep_kernels::ops::delta_rule as kernel;
+use halfstep_kernels::ops::delta_rule::DeltaShape;
+pub use halfstep_kernels::ops::delta_rule::{Decay, HeadOrder};
 use halfstep_kernels::ops::rope::{RopePairs, RopeTable};
 
 /// What mixes the rows of a sequence.
@@ -103,57 +103,11 @@ pub struct DeltaRule {
     pub decay: Decay,
 }
 
-/// How value heads follow one another where several read a key head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadOrder {
-    /// Those of the same key head are neighbours: head h reads key head `h / (V / K)`.
-    Grouped,
-    /// Head h reads key head `h % K`.
-    Tiled,
-}
-
-/// What the tensor of a delta rule's rates holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decay {
-    /// Their logarithms: `rate = exp(a)`.
-    Logarithm,
-    /// The rates with a minus: `rate = -a`.
-    Negative,
-}
-
 /// `Out (c * conv(b * z))` with `[b, c, z] = In x`: LFM2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
     /// Positions that the convolution sees, its own included.
     pub kernel: usize,
-}
-
-impl HeadOrder {
-    /// Name in our own files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            HeadOrder::Grouped => "grouped",
-            HeadOrder::Tiled => "tiled",
-        }
-    }
-}
-
-impl Decay {
-    /// Name in our own files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Decay::Logarithm => "logarithm",
-            Decay::Negative => "negative",
-        }
-    }
-
-    /// What files of a kind hold.
-    pub const fn in_form(form: Form) -> Self {
-        match form {
-            Form::HuggingFace => Decay::Logarithm,
-            Form::Gguf => Decay::Negative,
-        }
-    }
 }
 
 impl Mixer {
@@ -246,20 +200,14 @@ impl DeltaRule {
     }
 
     /// Its sizes as the operation knows them.
-    pub fn shape(&self) -> kernel::DeltaShape {
-        kernel::DeltaShape {
+    pub fn shape(&self) -> DeltaShape {
+        DeltaShape {
             key_heads: self.key_heads,
             value_heads: self.value_heads,
             key_dim: self.key_dim,
             value_dim: self.value_dim,
-            order: match self.order {
-                HeadOrder::Grouped => kernel::HeadOrder::Grouped,
-                HeadOrder::Tiled => kernel::HeadOrder::Tiled,
-            },
-            decay: match self.decay {
-                Decay::Logarithm => kernel::Decay::Logarithm,
-                Decay::Negative => kernel::Decay::Negative,
-            },
+            order: self.order,
+            decay: self.decay,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::family;
 use super::fields::Form;
 use super::graph::{Architecture, Dense, FeedForward, Layer, NormPlaces, Normalization};
-use super::mixer::{Attention, Decay, Mixer};
+use super::mixer::{Attention, Mixer};
 use super::rope::{Rope, RopeScaling};
 use crate::error::{Error, Result};
 
@@ -152,7 +152,7 @@ impl Architecture {
             Form::Gguf => 0.0,
         };
         for delta in graph.delta_rules_mut() {
-            (delta.order, delta.decay) = (family.head_order(form), Decay::in_form(form));
+            (delta.order, delta.decay) = (family.head_order(form), form.decay());
         }
         graph
     }

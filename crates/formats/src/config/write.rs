@@ -3,7 +3,7 @@
 use super::rope::{FULL, SLIDING, written};
 use super::{DECAY, HEAD_ORDER, NORM_OFFSET, activation_names};
 use crate::architecture::fields::{Fields, Form, Key};
-use crate::architecture::{Architecture, Decay, Rope, RopeScaling, family};
+use crate::architecture::{Architecture, Rope, RopeScaling, family};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub fn to_json(architecture: &Architecture) -> Result<Value> {
         if delta.order != family.head_order(Form::HuggingFace) {
             pairs.insert(HEAD_ORDER, delta.order.name().into());
         }
-        if delta.decay != Decay::in_form(Form::HuggingFace) {
+        if delta.decay != Form::HuggingFace.decay() {
             pairs.insert(DECAY, delta.decay.name().into());
         }
     }

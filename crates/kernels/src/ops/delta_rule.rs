@@ -65,7 +65,25 @@ pub enum Decay {
     Negative,
 }
 
+impl HeadOrder {
+    /// Name in files: `grouped` or `tiled`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            HeadOrder::Grouped => "grouped",
+            HeadOrder::Tiled => "tiled",
+        }
+    }
+}
+
 impl Decay {
+    /// Name in files: `logarithm` or `negative`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Decay::Logarithm => "logarithm",
+            Decay::Negative => "negative",
+        }
+    }
+
     /// The rate of what the tensor holds. In f64, so that a rate is the same f32 whether its
     /// logarithm is stored or itself.
     fn rate<T: Real>(self, a: T) -> T {
