@@ -191,6 +191,24 @@ pub fn check_shapes(architecture: &Architecture, recipe: &Recipe) -> Result<()> 
             ));
         }
     }
+    let moved = halfstep_formats::write::moved_columns(architecture, recipe.target.file_format());
+    for spec in architecture.tensors() {
+        let (site, width) = (sites.of(&spec), moved.get(&spec.name));
+        let Some((site, &width)) = site.zip(width) else { continue };
+        let group = site.spec.granularity.group_size(spec.shape[1]);
+        if matches!(site.spec.granularity, Granularity::Group(_)) && !width.is_multiple_of(group) {
+            return Err(Error::Target {
+                target: recipe.target.name().into(),
+                grid: format!("blocks of {group}"),
+                reason: format!(
+                    "files of this target have the heads of {}, {width} columns each, in another \
+                     order, and a block would be of several heads",
+                    spec.name
+                ),
+                targets: TargetId::Halfstep.name().into(),
+            });
+        }
+    }
     for spec in architecture.tensors() {
         let low_rank = sites.of(&spec).and_then(|site| site.low_rank);
         let most = spec.shape.iter().copied().min().unwrap_or(0);

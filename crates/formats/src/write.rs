@@ -1,10 +1,12 @@
 //! Writing: a temporary file next to the target is written, synced and renamed.
 
-use crate::architecture::Architecture;
+use crate::architecture::storage::{self, Columns};
+use crate::architecture::{Architecture, Form};
 use crate::error::{Error, Result};
 use crate::load::load;
 use crate::model::Model;
 use crate::{gguf, halfstep_file};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufWriter, ErrorKind, Write};
@@ -68,6 +70,21 @@ pub fn check(architecture: &Architecture, format: FileFormat) -> Result<()> {
         FileFormat::Gguf => gguf::check(architecture),
         FileFormat::Halfstep => Ok(()),
     }
+}
+
+/// The matrices whose columns files of the format have in another order, head by head, and the
+/// columns of one such head: what is quantized together has to lie within it.
+pub fn moved_columns(architecture: &Architecture, format: FileFormat) -> BTreeMap<String, usize> {
+    let form = match format {
+        FileFormat::Gguf => Form::Gguf,
+        FileFormat::Halfstep => return BTreeMap::new(),
+    };
+    let pieces = storage::stored(architecture, form).into_iter().flat_map(|stored| stored.pieces);
+    let moved = pieces.filter_map(|piece| match piece.columns {
+        Columns::Heads { width, .. } => Some((piece.tensor.name, width)),
+        Columns::Same => None,
+    });
+    moved.collect()
 }
 
 /// The file's bytes in memory (for WASM and tests).

@@ -17,15 +17,17 @@ const COLUMNS: usize = 256;
 pub struct Hessian {
     cols: usize,
     tokens: u64,
-    /// `sum x x^T` `[I, I]`; only the lower triangle means something.
-    sums: Vec<f64>,
+    /// `sum x x^T`, the lower triangle: rows of [`COLUMNS`] at a time, as long as the last of them
+    /// reaches.
+    sums: Vec<Vec<f64>>,
 }
 
 impl Hessian {
     /// Returns the statistic of an input of `cols` columns, before its first token.
     pub fn new(cols: usize) -> Self {
         assert!(cols > 0, "an input has columns");
-        Self { cols, tokens: 0, sums: vec![0.0; cols * cols] }
+        let sums = strips(cols).map(|(first, end)| vec![0.0; (end - first) * end]).collect();
+        Self { cols, tokens: 0, sums }
     }
 
     /// Adds the tokens x `[T, I]`.
@@ -38,22 +40,16 @@ impl Hessian {
         check_finite("calibration input", x, cols)?;
         for x in x.chunks(TOKENS * cols) {
             let tokens = x.len() / cols;
-            for first in (0..cols).step_by(COLUMNS) {
-                let end = cols.min(first + COLUMNS);
+            for ((first, end), sums) in strips(cols).zip(&mut self.sums) {
                 let mut products = vec![0.0; (end - first) * end];
                 let (left, right) = (
                     Part::new(x, cols, 0..tokens, first..end),
                     Part::new(x, cols, 0..tokens, 0..end),
                 );
                 linear_backward_weight(pool, Precision::F32, &left, &right, &mut products, false);
-                pool.chunks_mut(&mut self.sums[first * cols..end * cols], 16 * cols, |i, sums| {
-                    for (sums, products) in
-                        sums.chunks_exact_mut(cols).zip(products[16 * i * end..].chunks_exact(end))
-                    {
-                        sums.iter_mut()
-                            .zip(products)
-                            .for_each(|(sum, &product)| *sum += product as f64);
-                    }
+                pool.chunks_mut(sums, 16 * end, |i, sums| {
+                    let products = &products[16 * i * end..];
+                    sums.iter_mut().zip(products).for_each(|(sum, &p)| *sum += p as f64);
                 });
             }
             self.tokens += tokens as u64;
@@ -86,8 +82,16 @@ impl Hessian {
         (0..self.cols).map(|j| self.at(j, j)).collect()
     }
     fn sum(&self, i: usize, j: usize) -> f64 {
-        self.sums[i.max(j) * self.cols + i.min(j)]
+        let (row, column) = (i.max(j), i.min(j));
+        let strip = row / COLUMNS;
+        let end = self.cols.min((strip + 1) * COLUMNS);
+        self.sums[strip][row % COLUMNS * end + column]
     }
+}
+
+/// First and last row (exclusive) of the pieces that a Hessian of `cols` columns is kept in.
+fn strips(cols: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..cols).step_by(COLUMNS).map(move |first| (first, cols.min(first + COLUMNS)))
 }
 
 impl InputStatistic for Hessian {

@@ -108,6 +108,8 @@ pub struct Solved {
 const LEAST_PIVOT: f64 = 1.0 / (1 << 22) as f64;
 /// The damping is raised no further than this.
 const MOST_DAMPING: f64 = 10.0;
+/// Elements that [`single`] rounds at a time.
+const PIECE_FREED: usize = 1 << 22;
 /// Elements a task holds at least.
 const PIECE: usize = 16384;
 
@@ -246,7 +248,7 @@ fn factor(
     loop {
         let mut h: Vec<f64> = damped(pool, hessian, order, diagonal, damping);
         match inverse_factor(pool, &mut h, order.len(), LEAST_PIVOT) {
-            Ok(()) => return Ok((h.iter().map(|&u| u as f32).collect(), damping)),
+            Ok(()) => return Ok((single(h), damping)),
             Err(pivot) if damping >= MOST_DAMPING => {
                 let reason = format!(
                     "its Hessian is not positive definite at column {} even with damping {damping}",
@@ -257,6 +259,19 @@ fn factor(
             Err(_) => damping = (10.0 * damping).clamp(1e-4, MOST_DAMPING),
         }
     }
+}
+
+/// The values rounded to f32. Those of a wide matrix are hundreds of megabytes, which are not held
+/// twice: what is done goes back piece by piece, from the end.
+fn single(mut values: Vec<f64>) -> Vec<f32> {
+    let mut rounded = vec![0.0; values.len()];
+    while let Some(first) = values.len().checked_sub(1).map(|last| last / PIECE_FREED * PIECE_FREED) {
+        let rest = rounded[first..].iter_mut().zip(&values[first..]);
+        rest.for_each(|(rounded, &value)| *rounded = value as f32);
+        values.truncate(first);
+        values.shrink_to_fit();
+    }
+    rounded
 }
 
 /// Scales as stored, and zero points (0 on grids without).
