@@ -24,7 +24,7 @@ import { modelRows } from './model.mjs'
 const SOURCE = join(root, '.cache/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf')
 const MEASURED = { tokens: 4096, sequenceLength: 512 }
 /** Characters of the plays that make 32 sequences of 512 tokens. */
-const CALIBRATION = 60_000
+const CALIBRATION = 64_000
 
 const three = { target: 'halfstep', weights: 3, groupSize: 64 }
 const four = { target: 'gguf:q4_0' }

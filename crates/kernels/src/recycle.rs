@@ -22,7 +22,8 @@ const LEAST: usize = 1 << 20;
 /// The system's allocator, but for the blocks held back.
 pub struct Recycling;
 
-/// While one is alive, freed blocks of at least 1 MiB stay with the process, up to a limit in all.
+/// While one is alive, freed blocks of at least 1 MiB stay with the process, up to a limit in all
+/// and a quarter of it each.
 /// The last one to go gives all of them back.
 pub struct MemoryGuard(());
 
@@ -76,13 +77,17 @@ fn take(layout: Layout) -> Option<Block> {
     Some(block)
 }
 
-/// Holds a block back; not if it would pass the limit.
+/// The part of the limit that the largest block held may be. What is larger is rarely needed twice:
+/// a table of embeddings that is gone would be all that is held.
+const LARGEST_PART: usize = 4;
+
+/// Holds a block back; not if it would pass the limit, or be too large a part of it.
 fn hold(block: *mut u8, layout: Layout) -> bool {
     if layout.size() < LEAST || KEPT.load(Ordering::Relaxed) == 0 {
         return false;
     }
-    let mut free = free();
-    if free.bytes + layout.size() > LIMIT.load(Ordering::Relaxed) {
+    let (mut free, limit) = (free(), LIMIT.load(Ordering::Relaxed));
+    if free.bytes + layout.size() > limit || layout.size() > limit / LARGEST_PART {
         return false;
     }
     free.bytes += layout.size();
@@ -194,7 +199,7 @@ mod tests {
         // SAFETY: only called with blocks of this layout, written before they are read.
         let bytes =
             |block: *mut u8| unsafe { std::slice::from_raw_parts_mut(block, layout.size()) };
-        let kept = (MemoryGuard::new(4 * LEAST), MemoryGuard::new(3 * LEAST));
+        let kept = (MemoryGuard::new(20 * LEAST), MemoryGuard::new(10 * LEAST));
         // SAFETY: layouts are not empty, every block is freed once under its own.
         unsafe {
             let first = Recycling.alloc(layout);
@@ -203,20 +208,25 @@ mod tests {
             let again = Recycling.alloc_zeroed(layout);
             assert_eq!(again, first, "the same block");
             assert!(bytes(again).iter().all(|&b| b == 0));
-            let others = [Recycling.alloc(layout), Recycling.alloc(layout)];
+            let others = [(); 9].map(|()| Recycling.alloc(layout));
             assert!(!others.contains(&again));
             for block in others.into_iter().chain([again]) {
                 Recycling.dealloc(block, layout);
             }
-            assert_eq!(free().bytes, 2 * layout.size(), "a third would pass the limit");
+            assert_eq!(free().bytes, 9 * layout.size(), "a tenth would pass the limit");
             drop(kept.0);
-            assert_eq!(free().bytes, 2 * layout.size(), "one is still alive");
+            assert_eq!(free().bytes, 9 * layout.size(), "one is still alive");
             drop(kept.1);
             assert!(free().blocks.is_empty());
             let small = Recycling.alloc(Layout::new::<u64>());
             Recycling.dealloc(small, Layout::new::<u64>());
             assert!(free().blocks.is_empty());
             grow(16 * LEAST);
+            let kept = MemoryGuard::new(10 * LEAST);
+            let large = Layout::from_size_align(3 * LEAST, 64).expect("a layout");
+            Recycling.dealloc(Recycling.alloc(large), large);
+            assert!(free().blocks.is_empty(), "more than a quarter of the limit");
+            drop(kept);
         }
     }
 

@@ -19,6 +19,11 @@ use crate::{Error, Result};
 use halfstep_formats::Model;
 use std::path::PathBuf;
 
+/// Fewer steps say too little of whether training helped.
+const LEAST_COMPARED: usize = 20;
+/// The loss of one batch differs from that of all text by about so much.
+const MUCH_WORSE: f64 = 1.25;
+
 /// One model stage, step by step.
 pub(crate) struct ModelStage<'a, D: Device> {
     inputs: StageInputs<'a>,
@@ -151,6 +156,9 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
             }
             Next::Pack => {
                 self.seconds = self.inputs.host.seconds() - self.start;
+                if let Some(message) = self.worse() {
+                    events(Event::Warning { message });
+                }
                 events(Event::Phase {
                     name: "pack".into(),
                     detail: "codes and scales as the last forward used them".into(),
@@ -221,6 +229,26 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
                 experts: trainer.experts.clone(),
             }],
             checkpoint_bytes: checkpoint::size(state::entries(trainer)?)?,
+        })
+    }
+
+    /// What to say if the loss of the last steps is above that of the first, whose model is the
+    /// rounded one: too high a rate undoes in its first steps more than a short training makes good.
+    /// Terms with weights that change are not compared.
+    fn worse(&self) -> Option<String> {
+        let (&first, steps) = (self.losses.first()?, self.losses.len());
+        if self.first > 0 || steps < LEAST_COMPARED || !self.config.terms.is_empty() {
+            return None;
+        }
+        let last = &self.losses[steps - steps / 10..];
+        let last = last.iter().sum::<f64>() / last.len() as f64;
+        let rate = self.config.learning_rate;
+        (last > MUCH_WORSE * first).then(|| {
+            format!(
+                "the loss of the last steps is {last:.3}, and that of the first was {first:.3}: \
+                 training left the model worse than rounding did; lower train.learningRate ({rate:e}) \
+                 or train on more tokens"
+            )
         })
     }
 

@@ -300,6 +300,8 @@ pub(crate) fn default_device(pool: &Pool) -> Cpu {
 /// Most bytes that a stage of layers holds between two steps. A layer has blocks of many sizes, of
 /// which each is held for itself: without a limit they are more than all else of such a stage.
 const HELD_BY_LAYERS: usize = 256 << 20;
+/// The same of one that solves: its largest matrices are of one site, and the next has others.
+const HELD_BY_SOLVERS: usize = 64 << 20;
 
 /// Lets memory stay with the process between two steps, as long as what is given lives: up to a
 /// part of what was free.
@@ -309,6 +311,7 @@ pub fn keep_memory(host: &Host, stage: &Stage) -> MemoryGuard {
         available => (available / 4) as usize,
     };
     MemoryGuard::new(match stage.by_layers() {
+        Some((config, _)) if config.solver.is_some() => limit.min(HELD_BY_SOLVERS),
         Some(_) => limit.min(HELD_BY_LAYERS),
         None => limit,
     })

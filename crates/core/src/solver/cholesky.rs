@@ -3,9 +3,13 @@
 use crate::solver::Part;
 use halfstep_kernels::Pool;
 use halfstep_kernels::ops::gemm::{Dense, Precision, linear, linear_backward_input};
+use std::ops::Range;
 
 /// Columns that are factored together.
 const BLOCK: usize = 64;
+/// Columns of one product with the part that is inverted already. A product makes a copy of its
+/// operand, which as a whole is as large as the matrix.
+const COLUMNS: usize = 512;
 
 /// The matrix is not positive definite, as far as its numbers can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +30,10 @@ pub(crate) fn cholesky(
 ) -> Result<(), FailingPivot> {
     assert_eq!(a.len(), n * n, "shape of cholesky");
     let diagonal: Vec<f64> = (0..n).map(|i| a[i * n + i]).collect();
+    let mut earlier = vec![];
     for start in (0..n).step_by(BLOCK) {
         let end = n.min(start + BLOCK);
-        subtract_earlier(pool, a, n, start, end);
+        subtract_earlier(pool, a, n, start..end, &mut earlier);
         let mut block = vec![0.0; (end - start) * (end - start)];
         for i in start..end {
             let row = &mut a[i * n + start..i * n + end];
@@ -55,18 +60,25 @@ pub(crate) fn cholesky(
 }
 
 /// `A[start.., start..end] -= L[start.., ..start] L[start..end, ..start]^T`, L being the content
-/// left of the block.
-fn subtract_earlier(pool: &Pool, a: &mut [f64], n: usize, start: usize, end: usize) {
+/// left of the block. `earlier` is for the products: each is smaller than the one before.
+fn subtract_earlier(
+    pool: &Pool,
+    a: &mut [f64],
+    n: usize,
+    block: Range<usize>,
+    earlier: &mut Vec<f64>,
+) {
+    let Range { start, end } = block;
     if start == 0 {
         return;
     }
-    let mut earlier = vec![0.0; (n - start) * (end - start)];
+    earlier.resize((n - start) * (end - start), 0.0);
     linear(
         pool,
         Precision::F32,
         &Part::new(a, n, start..n, 0..start),
         &Part::new(a, n, start..end, 0..start),
-        &mut earlier,
+        earlier,
     );
     for (row, earlier) in a[start * n..].chunks_exact_mut(n).zip(earlier.chunks_exact(end - start))
     {
@@ -88,40 +100,50 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// `L^-1` in place, L `[n, n]` lower triangular.
 pub(crate) fn invert_lower(pool: &Pool, l: &mut [f64], n: usize) {
+    invert_lower_by(pool, l, n, COLUMNS);
+}
+
+/// [`invert_lower`] by products of at most so many `columns`, which change no byte.
+fn invert_lower_by(pool: &Pool, l: &mut [f64], n: usize, columns: usize) {
     assert_eq!(l.len(), n * n, "shape of invert_lower");
+    // Each is larger than the one before.
+    let (mut a, mut ax) = (Vec::with_capacity(BLOCK * n), Vec::with_capacity(BLOCK * columns));
+    let mut left = Vec::with_capacity(BLOCK * columns);
     for start in (0..n).step_by(BLOCK) {
         let end = n.min(start + BLOCK);
-        let inverse = invert_block(l, n, start, end);
-        if start > 0 {
-            // Of a block row [A D] the inverse is [-D^-1 A X, D^-1], X being the inverse of what
-            // stands above.
-            let (mut ax, mut left) =
-                (vec![0.0; (end - start) * start], vec![0.0; (end - start) * start]);
+        let (inverse, rows) = (invert_block(l, n, start, end), end - start);
+        // Of a block row [A D] the inverse is [-D^-1 A X, D^-1], X being the inverse of what stands
+        // above.
+        a.clear();
+        a.extend(l[start * n..end * n].chunks_exact(n).flat_map(|row| &row[..start]));
+        for first in (0..start).step_by(columns) {
+            let last = start.min(first + columns);
+            let width = last - first;
+            ax.resize(rows * width, 0.0);
+            left.resize(rows * width, 0.0);
             linear_backward_input(
                 pool,
                 Precision::F32,
-                &Part::new(l, n, start..end, 0..start),
-                &Part::new(l, n, 0..start, 0..start),
+                &Dense::new(&a, start),
+                &Part::new(l, n, 0..start, first..last),
                 &mut ax,
                 false,
             );
             linear_backward_input(
                 pool,
                 Precision::F32,
-                &Dense::new(&inverse, end - start),
-                &Dense::new(&ax, start),
+                &Dense::new(&inverse, rows),
+                &Dense::new(&ax, width),
                 &mut left,
                 false,
             );
-            for (row, left) in
-                l[start * n..end * n].chunks_exact_mut(n).zip(left.chunks_exact(start))
-            {
-                row[..start].iter_mut().zip(left).for_each(|(x, left)| *x = -left);
+            let below = l[start * n..end * n].chunks_exact_mut(n);
+            for (row, left) in below.zip(left.chunks_exact(width)) {
+                row[first..last].iter_mut().zip(left).for_each(|(x, left)| *x = -left);
             }
         }
-        for (row, inverse) in
-            l[start * n..end * n].chunks_exact_mut(n).zip(inverse.chunks_exact(end - start))
-        {
+        let below = l[start * n..end * n].chunks_exact_mut(n);
+        for (row, inverse) in below.zip(inverse.chunks_exact(rows)) {
             row[start..end].copy_from_slice(inverse);
         }
     }
@@ -280,6 +302,19 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn columns_at_a_time_do_not_change_a_byte() {
+        let (n, pool) = (300, Pool::new(2));
+        let mut l = positive_definite(n);
+        cholesky(&pool, &mut l, n, 0.0).unwrap();
+        let inverses = [n, 7, 64, 150].map(|columns| {
+            let mut inverse = l.clone();
+            invert_lower_by(&pool, &mut inverse, n, columns);
+            inverse
+        });
+        assert!(inverses[1..].iter().all(|inverse| *inverse == inverses[0]));
     }
 
     #[test]

@@ -38,10 +38,12 @@ impl Hessian {
         let cols = self.cols;
         assert!(x.len().is_multiple_of(cols), "shape of an input");
         check_finite("calibration input", x, cols)?;
+        // Each product of a chunk is larger than the one before.
+        let mut products = Vec::with_capacity(COLUMNS.min(cols) * cols);
         for x in x.chunks(TOKENS * cols) {
             let tokens = x.len() / cols;
             for ((first, end), sums) in strips(cols).zip(&mut self.sums) {
-                let mut products = vec![0.0; (end - first) * end];
+                products.resize((end - first) * end, 0.0);
                 let (left, right) = (
                     Part::new(x, cols, 0..tokens, first..end),
                     Part::new(x, cols, 0..tokens, 0..end),

@@ -147,7 +147,8 @@ pub fn gptq(
     let group = if running { quantizer.granularity.group_size(cols) } else { cols };
     let now = w.chunks_exact(cols).flat_map(|row| order.iter().map(|&j| row[j])).collect();
     let by = Rounding { cols, quantizer, order: &order, upper: &upper, scales, zero_points };
-    let mut columns = Columns { by, now, codes: vec![0; rows * cols], error: 0.0 };
+    let codes = vec![0; rows * cols];
+    let mut columns = Columns { by, now, codes, error: 0.0, feedback: vec![] };
     let mut start = 0;
     while start < cols {
         if running && start % group == 0 {
@@ -355,6 +356,8 @@ struct Columns<'a> {
     now: Vec<f32>,
     codes: Vec<i16>,
     error: f64,
+    /// Of the errors of a block on the columns after it.
+    feedback: Vec<f32>,
 }
 
 impl Columns<'_> {
@@ -397,7 +400,9 @@ impl Columns<'_> {
         if rest == 0 {
             return;
         }
-        let mut feedback = vec![0.0; errors.len() / width * rest];
+        // The first is the largest.
+        let mut feedback = std::mem::take(&mut self.feedback);
+        feedback.resize(errors.len() / width * rest, 0.0);
         let upper = Part::new(self.by.upper, cols, block.clone(), block.end..cols);
         linear_backward_input(
             pool,
@@ -415,6 +420,7 @@ impl Columns<'_> {
                 now[block.end..].iter_mut().zip(feedback).for_each(|(w, f)| *w -= f);
             }
         });
+        self.feedback = feedback;
     }
 }
 

@@ -50,6 +50,8 @@ impl Solver for GptqConfig {
             let pass = &mut LayerPass { layer: &mut *layer, stream, weights: &weights };
             collect(pool, pass, &mut [&mut AtSite { site, of: &mut hessian }])
                 .map_err(|e| named(e, block.name(linears[0])))?;
+            // What the products were prepared with is not needed beside the factors.
+            drop(weights);
             for linear in linears {
                 let (rows, cols) = block.shape(linear);
                 let Some(site) = layer.site(block.name(linear)) else { continue };
