@@ -1,6 +1,9 @@
 //! Generation and scoring as asked for, and what wrong requests get.
-mod models;
 
+use crate::models::{
+    self, architecture, float_model, linear_parts, network, quantization, quantized, tokens,
+    untied, with_low_rank, with_static_scales, zoo,
+};
 use halfstep_formats::architecture::{
     Convolution, Decay, DeltaRule, Dense, Experts, FeedForward, HeadOrder, Mixer, Routing, Score,
 };
@@ -10,10 +13,6 @@ use halfstep_runtime::generate::Generator;
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::sample::{SampleConfig, argmax};
 use halfstep_runtime::{Arithmetic, Cache, Error, GenerateConfig, Network, evaluate, generate};
-use models::{
-    architecture, float_model, linear_parts, network, quantization, quantized, tokens, untied,
-    with_low_rank, with_static_scales, zoo,
-};
 
 fn greedy(max_tokens: usize) -> GenerateConfig {
     GenerateConfig { max_tokens, ..Default::default() }

@@ -1,7 +1,6 @@
 //! Tokenizers in the forms that people have them, and what they do with files of each form.
 
-mod small_model;
-
+use crate::small_model::{self, Numbers, architecture};
 use halfstep_formats::architecture::Architecture;
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::load::{load, load_bytes, load_files};
@@ -10,7 +9,6 @@ use halfstep_formats::tokenizer::{
 };
 use halfstep_formats::{Error, Model, gguf};
 use serde_json::{Value, json};
-use small_model::{Numbers, architecture};
 use std::collections::BTreeMap;
 
 fn to_gguf(model: &Model) -> Vec<u8> {

@@ -1,15 +1,12 @@
 //! What people have on disk: split files, wrapped names, folders with one oddly named file, and
 //! things that are no model. Each loads, or is refused in words that name it and what would work.
 
-mod any_model;
-mod raw_gguf;
-
-use any_model::*;
+use crate::any_model::*;
+use crate::raw_gguf::{self, Raw};
 use halfstep_formats::load::{load, load_bytes, load_files};
 use halfstep_formats::safetensors::{self, Dtype, Entry};
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
 use halfstep_formats::{Error, Model};
-use raw_gguf::Raw;
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -1,19 +1,17 @@
 //! GGUF there and back: what is read equals what was written, bit for bit, and other readers find
 //! what they need.
 
-mod llama_keys;
-mod raw_gguf;
-mod small_model;
-
+use crate::llama_keys as keys;
+use crate::raw_gguf::{self, Raw};
+use crate::small_model::{
+    self, LLAMA3, Numbers, architecture, assert_same, client_quantization, model, sizes,
+};
 use halfstep_formats::architecture::{EMBEDDING, HEAD, Linear, Norm, Role, RopeScaling, Sizes};
 use halfstep_formats::gguf::{self, Container, GgmlType, Value};
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Error, Model, Tensor, TensorData};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
-use llama_keys as keys;
-use raw_gguf::Raw;
-use small_model::{LLAMA3, Numbers, architecture, assert_same, client_quantization, model, sizes};
 
 /// Random models of the round-trip test (goal F6).
 const RANDOM_MODELS: u64 = 10_000;

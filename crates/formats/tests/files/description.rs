@@ -1,16 +1,13 @@
 //! Descriptions of files: the same numbers as the loaded model has, and as much as a file says
 //! where its model cannot be run, with the loader's own error.
 
-mod any_model;
-mod raw_gguf;
-
-use any_model::*;
+use crate::any_model::*;
+use crate::raw_gguf::{self, Raw};
 use halfstep_formats::description::{Description, spec_name};
 use halfstep_formats::load::{describe, describe_bytes, describe_files, load, load_bytes};
 use halfstep_formats::write::{FileFormat, save, save_hugging_face, to_bytes};
 use halfstep_formats::{Model, TensorData};
 use halfstep_kernels::{Granularity, Int, QuantSpec, ScaleCodec};
-use raw_gguf::Raw;
 use serde_json::json;
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Replays the golden training traces (make/tiny_llama.py): whole runs through quantizers,
 //! distillation and AdamW, in f64 and in f32.
 
-use crate::tiny_llama::model;
+use super::tiny_llama::model;
 use halfstep::autograd::parameter::Group;
 use halfstep::device::{Cpu, Number};
 use halfstep::engine::Trainer;

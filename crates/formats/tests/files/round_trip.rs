@@ -1,9 +1,7 @@
 //! What is written is read back equal, and written again gives the same bytes; a failed write
 //! leaves nothing.
 
-mod any_model;
-
-use any_model::*;
+use crate::any_model::*;
 use halfstep_formats::architecture::{ActivationSite, EMBEDDING, Linear};
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::load::{load, load_bytes};

@@ -1,10 +1,8 @@
 //! The parts of linears in a file: what is written is read back equal, and each mutation of a sound
 //! file is refused by the name of the part's tensor.
 
-mod any_model;
-mod hostile;
-
-use any_model::*;
+use crate::any_model::*;
+use crate::hostile::*;
 use half::f16;
 use halfstep_formats::architecture::{EMBEDDING, Linear, family};
 use halfstep_formats::linear_parts::{LinearParts, OnlineMap, PostNorm, Signs, Sparse, Term};
@@ -12,7 +10,6 @@ use halfstep_formats::load::load_bytes;
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
 use halfstep_formats::{Error, Model, TensorData, safetensors};
 use halfstep_kernels::{Granularity, Int, QuantSpec, ScaleCodec};
-use hostile::*;
 use proptest::prelude::*;
 
 const KEY: &str = "halfstep.linears";

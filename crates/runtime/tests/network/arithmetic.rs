@@ -1,15 +1,14 @@
 //! What the packed forward has to do with the float forward of the same file.
-mod models;
 
+use crate::models::{
+    architecture, float_model, grid, quantization, quantized, tokens, with_low_rank, zoo,
+};
 use half::f16;
 use halfstep_formats::architecture::{Linear, Role};
 use halfstep_formats::{LinearParts, Model, TensorData};
 use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec};
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Arithmetic, Cache, Network, evaluate};
-use models::{
-    architecture, float_model, grid, quantization, quantized, tokens, with_low_rank, zoo,
-};
 
 fn run(model: &Model, arithmetic: Arithmetic) -> Vec<f32> {
     let network = Network::new(model, arithmetic, Pool::new(2)).unwrap();

@@ -2,6 +2,7 @@
 //! runs and is exported exactly, or is refused by the path of its field before any work; and the
 //! words mean what they say.
 
+use crate::narrow_demo::narrow_demo;
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::recipe::block::{BlockPhase, BlockRates, SaliencyConfig};
@@ -18,11 +19,8 @@ use halfstep::{Error, Model, Result};
 use halfstep_formats::TensorData;
 use halfstep_kernels::quant::lsq::EdgeRule;
 use halfstep_kernels::{ActivationSpec, Granularity, Int, QuantSpec, ScaleCodec};
-use narrow_demo::narrow_demo;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-
-mod narrow_demo;
 
 const TOKENS: usize = 16;
 /// Bytes of the text, which is tokenized in every run: more than any run reads.

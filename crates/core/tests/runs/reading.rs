@@ -70,7 +70,7 @@ fn bos(model: &Model) -> u32 {
 
 /// Templates of real models.
 fn templates() -> Vec<&'static str> {
-    include_str!("../../formats/tests/template/templates.txt").split("\n=====\n").collect()
+    include_str!("../../../formats/tests/text/template/templates.txt").split("\n=====\n").collect()
 }
 
 fn scratch(name: &str) -> PathBuf {

@@ -5,14 +5,12 @@
 //! Needs a Python with `gguf` and numpy (`HALFSTEP_PYTHON`, default `python3`); without it the test
 //! is a printed skip.
 
-mod small_model;
-
+use crate::small_model::{LLAMA3, Numbers, architecture, model};
 use halfstep_formats::architecture::{Linear, Norm, Role};
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Model, gguf};
 use halfstep_kernels::Pool;
-use small_model::{LLAMA3, Numbers, architecture, model};
 use std::collections::BTreeMap;
 use std::process::Command;
 

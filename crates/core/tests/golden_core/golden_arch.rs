@@ -1,5 +1,6 @@
 //! Every family of test/golden/arch (or of HALFSTEP_GOLDEN_ARCH) through rounding, solving, training,
-//! export and re-opening; crates/runtime/tests/golden_families.rs compares them with PyTorch.
+//! export and re-opening; crates/runtime/tests/golden_runtime/golden_families.rs compares them with
+//! PyTorch.
 //!
 //! Families, sizes and lengths are read from the folder. A family that is refused by name is a
 //! skip, printed.

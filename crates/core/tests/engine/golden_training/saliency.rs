@@ -1,6 +1,6 @@
 //! SAPR's saliency and penalty against golden `saliency` (make/saliency.py).
 
-use crate::tiny_llama;
+use super::tiny_llama;
 use halfstep::device::Cpu;
 use halfstep::engine::stream::Stream;
 use halfstep::host::Host;

@@ -2,10 +2,8 @@
 //! a typed error that says what and where, within time and memory; nothing is accepted that the
 //! published reader refuses.
 
-mod any_model;
-mod hostile;
-
-use any_model::*;
+use crate::any_model::*;
+use crate::hostile::*;
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::load::{load, load_bytes};
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
@@ -14,7 +12,6 @@ use halfstep_kernels::quant::element::table::{Table, Ties};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::scale::nested::{InnerScale, Nested, OuterScale};
 use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
-use hostile::*;
 
 /// A file of a header as text and so many bytes of data.
 fn file(header: &str, data: usize) -> Vec<u8> {

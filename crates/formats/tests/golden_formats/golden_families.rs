@@ -5,8 +5,7 @@
 //! A family that is refused by name is a skip, printed; so is a field that the converter's file has
 //! no place for. Tokenizers are left out: their tests are others.
 
-mod raw_gguf;
-
+use crate::raw_gguf::{self, Raw};
 use halfstep_formats::architecture::fields::Form;
 use halfstep_formats::architecture::{
     Architecture, Attention, DeltaRule, HeadOrder, Linear, Mixer, Norm, NormKind, Parameter, Role,
@@ -16,7 +15,6 @@ use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Error, Model, gguf, load};
 use halfstep_golden::arch_folder;
 use halfstep_kernels::Pool;
-use raw_gguf::Raw;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

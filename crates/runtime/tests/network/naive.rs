@@ -1,7 +1,7 @@
 //! The forward against its definition: one plain function in f64 over decoded weights, with the
 //! quantizers of each site applied as values.
-mod models;
 
+use crate::models::{self, network, tokens, zoo};
 use halfstep_formats::architecture::{
     Activation, ActivationSite, Attention, Decay, DeltaRule, Dense, EMBEDDING, Experts, FINAL_NORM,
     FeedForward, HEAD, Layer, Linear, Mixer, Norm, NormKind, PER_LAYER_EMBEDDING,
@@ -18,7 +18,6 @@ use halfstep_kernels::rng::Rng;
 use halfstep_kernels::{ActivationSpec, Pool};
 use halfstep_runtime::Cache;
 use halfstep_runtime::network::Logits;
-use models::{network, tokens, zoo};
 use std::collections::BTreeMap;
 
 type Rows = Vec<Vec<f64>>;

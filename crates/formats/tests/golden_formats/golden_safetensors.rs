@@ -1,9 +1,7 @@
 //! Our safetensors reader on every file of the golden set, against the published one; and the
 //! golden tiny Llama as a Hugging Face folder.
 
-mod any_model;
-
-use any_model::Folder;
+use crate::any_model::Folder;
 use halfstep_formats::load::load;
 use halfstep_formats::{TensorData, config, safetensors};
 

@@ -1,14 +1,15 @@
 //! What depends on the length of a sequence: how much layers with a window keep, and rotations of
 //! long sequences.
-mod models;
 
+use crate::models::{
+    self, architecture, float_model, grid, network, quantization, quantized, tokens,
+};
 use halfstep_formats::architecture::{LongScaling, Rope, RopeScaling};
 use halfstep_formats::{Architecture, Model};
 use halfstep_kernels::ActivationSpec as A;
 use halfstep_kernels::{Granularity, Int};
 use halfstep_runtime::network::Logits;
 use halfstep_runtime::{Cache, Error, GenerateConfig, Network, evaluate, generate};
-use models::{architecture, float_model, grid, network, quantization, quantized, tokens};
 
 const WINDOW: usize = 20;
 /// Rows that are read together.

@@ -1,8 +1,7 @@
 //! What a family knows of its files: the graph that config.json and GGUF metadata fill, the keys
 //! and tensors that are refused by name, and the way back.
 
-mod raw_gguf;
-
+use crate::raw_gguf::{self, Raw};
 use halfstep_formats::architecture::fields::Form;
 use halfstep_formats::architecture::storage::{self, stored};
 use halfstep_formats::architecture::{
@@ -13,7 +12,6 @@ use halfstep_formats::config::{parse, to_json};
 use halfstep_formats::gguf::GgmlType;
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
 use halfstep_formats::{Error, Model, Tensor, TensorData, blocks, forms, load};
-use raw_gguf::Raw;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
