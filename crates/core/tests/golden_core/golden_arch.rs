@@ -164,9 +164,9 @@ fn cell(family: &Family, name: &str, config: &RecipeConfig) -> Result<(), String
         "the king and his men; naïve 123 rings of fire, and a door that is open. ".repeat(40);
     let run = RunConfig { text: Some(text), ..RunConfig::default() };
     let refused = |error: halfstep::Error| match error {
-        halfstep::Error::Config { .. } | halfstep::Error::Format(Error::Unsupported { .. }) => {
-            error.to_string()
-        }
+        halfstep::Error::Config { .. }
+        | halfstep::Error::Target { .. }
+        | halfstep::Error::Format(Error::Unsupported { .. }) => error.to_string(),
         other => panic!("{}: {name}: {other}", family.name),
     };
     let made = quantize(&family.model, config, &run, &mut |_| {}, &Cancel::default());
