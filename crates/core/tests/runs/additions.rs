@@ -1,6 +1,7 @@
 //! What came by addition (docs/decisions/0017-proof-by-addition.md), in whole runs on the demo
 //! model: COMQ, Lion, norm tweaking.
 
+use crate::narrow_demo::DEMO;
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::objective::channel_moments::ChannelMomentsConfig;
@@ -18,7 +19,7 @@ use halfstep::recipes::gptq::GptqRecipeConfig;
 use halfstep::recipes::norm_tweaking::NormTweakingConfig;
 use halfstep::recipes::rtn::RtnConfig;
 use halfstep::recipes::silq::SilqConfig;
-use halfstep::run::{load, quantize_as};
+use halfstep::run::quantize_as;
 use halfstep::target::TargetId;
 use halfstep::{Error, Event, Model};
 use halfstep_formats::TensorData;
@@ -30,10 +31,6 @@ use std::path::{Path, PathBuf};
 
 fn assets(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name).display().to_string()
-}
-
-fn demo() -> Model {
-    Model::clone(&load(&assets("demo")).expect("the demo model loads"))
 }
 
 fn run(folder: Option<&Path>, resume: bool) -> RunConfig {
@@ -56,7 +53,7 @@ fn made(recipe: &Recipe) -> (Model, Vec<f64>) {
     };
     let run = run(None, false);
     let (model, _) =
-        quantize_as(&demo(), recipe, &run, &mut watch, &Cancel::default()).expect("a run");
+        quantize_as(&DEMO, recipe, &run, &mut watch, &Cancel::default()).expect("a run");
     (model, losses)
 }
 
@@ -95,8 +92,8 @@ fn comq_gives_outputs_that_are_nearer_than_those_of_nearest_codes() {
 /// `silq` by Lion; four steps.
 fn by_lion() -> Recipe {
     let train = TrainConfig {
-        tokens: 512,
-        sequence_length: 64,
+        tokens: 256,
+        sequence_length: 32,
         batch: 2,
         learning_rate: 1e-5,
         optimizer: Some(OptimizerConfig::Lion(LionConfig::default())),
@@ -116,7 +113,7 @@ fn a_run_by_lion_that_is_resumed_equals_the_unbroken_one_in_every_byte() {
             cancel.cancel();
         }
     };
-    match quantize_as(&demo(), &by_lion(), &run(Some(&folder), false), &mut stop, &cancel) {
+    match quantize_as(&DEMO, &by_lion(), &run(Some(&folder), false), &mut stop, &cancel) {
         Err(Error::Cancelled { resume: Some(_) }) => {}
         other => panic!("stopped after two steps: {:?}", other.map(|_| ())),
     }
@@ -128,7 +125,7 @@ fn a_run_by_lion_that_is_resumed_equals_the_unbroken_one_in_every_byte() {
     };
     let run = run(Some(&folder), true);
     let (resumed, _) =
-        quantize_as(&demo(), &by_lion(), &run, &mut watch, &Cancel::default()).expect("a run");
+        quantize_as(&DEMO, &by_lion(), &run, &mut watch, &Cancel::default()).expect("a run");
     assert_eq!(first, Some(3), "it goes on from the second step");
     assert!(bytes_of(&resumed) == bytes_of(&whole));
     let mut adamw = by_lion();
@@ -187,8 +184,7 @@ fn norm_tweaking_changes_norms_and_no_code() {
 /// The first step of AdamW moves by the rate.
 #[test]
 fn the_rate_of_norm_tweaking_grows_with_the_depth_of_the_layer() {
-    let demo = demo();
-    let layers = demo.architecture.layers.len();
+    let layers = DEMO.architecture.layers.len();
     let steps = |rate_growth| {
         let train = BlockOptions {
             samples: Some(1),
@@ -201,7 +197,7 @@ fn the_rate_of_norm_tweaking_grows_with_the_depth_of_the_layer() {
         let step = |layer: usize| {
             let name = format!("model.layers.{layer}.input_layernorm.weight");
             let [before, after] =
-                [&demo, &made].map(|model| model.tensors[&name].to_f32(&Pool::new(1)));
+                [&*DEMO, &made].map(|model| model.tensors[&name].to_f32(&Pool::new(1)));
             let moved = before.iter().zip(&after).map(|(a, b)| f64::from((a - b).abs()));
             moved.fold(0.0, f64::max)
         };
@@ -241,7 +237,7 @@ fn distances(model: &Model, tokens: &[u32]) -> Vec<f64> {
         network.forward_with(tokens, cache, Logits::None, &mut see).expect("a forward");
         layers
     };
-    let wanted = moments(&demo(), Arithmetic::Float);
+    let wanted = moments(&DEMO, Arithmetic::Float);
     let distance = |(a, b): (&Vec<[f64; 2]>, &Vec<[f64; 2]>)| {
         let of = |(a, b): (&[f64; 2], &[f64; 2])| (a[0] - b[0]).abs() + (a[1] - b[1]).abs();
         a.iter().zip(b).map(of).sum::<f64>() / a.len() as f64
@@ -273,7 +269,7 @@ fn tweaked_norms_give_means_and_variances_that_are_nearer_than_those_of_rtn() {
     assert_eq!(codes(&tweaked), codes(&rtn), "the codes are those of rtn");
     // A text that was not seen.
     let text = std::fs::read_to_string(assets("demo-eval.txt")).expect("a text");
-    let tokenizer = demo().tokenizer.clone().expect("a tokenizer");
+    let tokenizer = DEMO.tokenizer.clone().expect("a tokenizer");
     let tokens = &tokenizer.encode(&text[..4000], false).expect("tokens")[..length];
     let [tweaked, rtn] = [&tweaked, &rtn].map(|model| distances(model, tokens));
     println!("means and variances: tweaked {tweaked:.4?}, rtn {rtn:.4?}");

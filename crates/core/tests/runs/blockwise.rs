@@ -1,6 +1,7 @@
-//! Training block by block on the demo model: what must be the same bytes, what stopping and
+//! Training block by block on a part of the demo model: what must be the same bytes, what stopping and
 //! resuming gives, what bad input gets.
 
+use crate::narrow_demo::DEMO;
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::recipe::Common;
@@ -21,7 +22,7 @@ use halfstep::{Error, Event, Model};
 use halfstep_formats::TensorData;
 use halfstep_formats::write::{FileFormat, to_bytes};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 /// Bytes of the text, which is tokenized in every run: more than any run reads.
 const TEXT_BYTES: usize = 20_000;
@@ -35,8 +36,9 @@ fn assets(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name).display().to_string()
 }
 
-fn demo() -> Arc<Model> {
-    Arc::new(Model::clone(&load(&assets("demo")).expect("the demo model loads")))
+/// The demo model, with all its neurons.
+fn whole() -> Model {
+    Model::clone(&load(&assets("demo")).expect("the demo model loads"))
 }
 
 fn scratch(name: &str) -> PathBuf {
@@ -81,7 +83,7 @@ fn made_on(model: &Model, recipe: &RecipeConfig, run: &RunConfig) -> (Model, Rep
 }
 
 fn made(recipe: &RecipeConfig) -> Model {
-    made_on(&demo(), recipe, &run(None, false)).0
+    made_on(&DEMO, recipe, &run(None, false)).0
 }
 
 /// The file, without what says how it was made.
@@ -91,7 +93,7 @@ fn bytes(model: &Model) -> Vec<u8> {
 }
 
 fn refusal(recipe: &RecipeConfig, run: &RunConfig) -> (&'static str, String) {
-    match quantize(&demo(), recipe, run, &mut |_| {}, &Cancel::default()) {
+    match quantize(&DEMO, recipe, run, &mut |_| {}, &Cancel::default()) {
         Err(e) => (e.code(), e.to_string()),
         Ok(_) => panic!("it was not refused"),
     }
@@ -154,8 +156,8 @@ fn the_stages_of_sapr_and_the_rates_reach_what_they_name() {
 #[test]
 fn every_choice_of_saliency_trains_another_model_and_threads_change_nothing() {
     let scale_free = sapr(|c| c.lambda = 3.0);
-    let (whole, _) = made_on(&demo(), &scale_free, &run(None, false));
-    let (single, _) = made_on(&demo(), &scale_free, &RunConfig { threads: 1, ..run(None, false) });
+    let (whole, _) = made_on(&DEMO, &scale_free, &run(None, false));
+    let (single, _) = made_on(&DEMO, &scale_free, &RunConfig { threads: 1, ..run(None, false) });
     assert!(bytes(&whole) == bytes(&single), "the number of threads changed a byte");
     let places = [SaliencyDifference::BeforeLowRank, SaliencyDifference::AfterLowRank]
         .map(|place| bytes(&made(&sapr(|c| c.saliency_difference = place))));
@@ -216,11 +218,11 @@ fn the_second_phase_of_efficientqat_leaves_every_code() {
     // The first phase alone, then the second after its finished blocks: nothing of them is trained
     // again.
     let folder = scratch("phases");
-    made_on(&demo(), &config(0), &run(Some(&folder), false));
+    made_on(&DEMO, &config(0), &run(Some(&folder), false));
     let mut blocks = 0;
     let mut count = |event: Event| blocks += usize::from(matches!(event, Event::Block { .. }));
     let (later, _) = quantize(
-        &demo(),
+        &DEMO,
         &config(48 * 4 * 3),
         &run(Some(&folder), true),
         &mut count,
@@ -232,13 +234,14 @@ fn the_second_phase_of_efficientqat_leaves_every_code() {
 
 #[test]
 fn every_method_beats_what_it_starts_from() {
+    let whole = whole();
     let measured = |recipe: &RecipeConfig| {
         let run = RunConfig {
             validation: Some(assets("demo-eval.txt")),
-            validation_tokens: Some(1024),
+            validation_tokens: Some(512),
             ..run(None, false)
         };
-        let (model, report) = made_on(&demo(), recipe, &run);
+        let (model, report) = made_on(&whole, recipe, &run);
         let path = scratch("methods").join("model.safetensors").display().to_string();
         assert!(save(&model, &path).expect("it passes its gate").parity);
         report.evaluations["result"].kl.expect("a KL")
@@ -299,7 +302,7 @@ fn every_method_beats_what_it_starts_from() {
 
 #[test]
 fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
-    let (model, recipe) = (demo(), sapr(|_| {}));
+    let (model, recipe) = (&*DEMO, sapr(|_| {}));
     let whole = bytes(&made(&recipe));
     for stop in 0..model.architecture.layers.len() as u64 {
         let (folder, cancel) = (scratch(&format!("resume-{stop}")), Cancel::default());
@@ -308,7 +311,7 @@ fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
                 cancel.cancel();
             }
         };
-        match quantize(&model, &recipe, &run(Some(&folder), false), &mut stopping, &cancel) {
+        match quantize(model, &recipe, &run(Some(&folder), false), &mut stopping, &cancel) {
             Err(Error::Cancelled { resume: Some(_) }) => {}
             // The last block's end is the run's.
             Ok(_) if stop + 1 == model.architecture.layers.len() as u64 => {}
@@ -328,7 +331,7 @@ fn stopped_after_any_block_and_resumed_it_is_the_same_file() {
             }
         };
         let (resumed, _) =
-            quantize(&model, &recipe, &run(Some(&folder), true), &mut watch, &Cancel::default())
+            quantize(model, &recipe, &run(Some(&folder), true), &mut watch, &Cancel::default())
                 .expect("the resumed run");
         assert_eq!(
             again.first().copied(),
@@ -348,7 +351,7 @@ fn stopped_in_the_first_block_it_promises_nothing() {
             cancel.cancel();
         }
     };
-    match quantize(&demo(), &apiq(), &run(Some(&folder), false), &mut stopping, &cancel) {
+    match quantize(&DEMO, &apiq(), &run(Some(&folder), false), &mut stopping, &cancel) {
         Err(Error::Cancelled { resume: None }) => {}
         other => panic!("{:?}", other.map(|(_, report)| report)),
     }
@@ -358,7 +361,7 @@ fn stopped_in_the_first_block_it_promises_nothing() {
             warnings.push(message);
         }
     };
-    quantize(&demo(), &apiq(), &run(Some(&folder), true), &mut watch, &Cancel::default())
+    quantize(&DEMO, &apiq(), &run(Some(&folder), true), &mut watch, &Cancel::default())
         .expect("anew");
     assert!(warnings.iter().any(|w| w.contains("no finished block")), "{warnings:?}");
 }
@@ -366,7 +369,7 @@ fn stopped_in_the_first_block_it_promises_nothing() {
 #[test]
 fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
     let folder = scratch("damaged");
-    let (whole, _) = made_on(&demo(), &apiq(), &run(Some(&folder), false));
+    let (whole, _) = made_on(&DEMO, &apiq(), &run(Some(&folder), false));
     let state = folder.join("block-00000001/state.safetensors");
     let mut damaged = std::fs::read(&state).expect("the block");
     let middle = damaged.len() / 2;
@@ -379,7 +382,7 @@ fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
         _ => {}
     };
     let (resumed, _) =
-        quantize(&demo(), &apiq(), &run(Some(&folder), true), &mut watch, &Cancel::default())
+        quantize(&DEMO, &apiq(), &run(Some(&folder), true), &mut watch, &Cancel::default())
             .expect("resumed");
     assert!(
         warnings.iter().any(|w| w.contains("hash differs")) && again == [1],
@@ -398,10 +401,10 @@ fn a_damaged_block_is_trained_again_and_another_run_s_is_refused() {
 #[test]
 fn a_saliency_of_another_text_or_model_is_refused() {
     let folder = scratch("saliency");
-    made_on(&demo(), &sapr(|_| {}), &run(Some(&folder), false));
+    made_on(&DEMO, &sapr(|_| {}), &run(Some(&folder), false));
     let other_text = RunConfig { skip_characters: 5000, ..run(Some(&folder), false) };
     let other_model = broken(1, 0.25);
-    for (model, run) in [(&*demo(), other_text), (&other_model, run(Some(&folder), false))] {
+    for (model, run) in [(&*DEMO, other_text), (&other_model, run(Some(&folder), false))] {
         match quantize(model, &sapr(|_| {}), &run, &mut |_| {}, &Cancel::default()) {
             Err(e) => assert!(
                 e.code() == "ERR_CHECKPOINT" && e.to_string().contains("another model or text"),
@@ -422,17 +425,17 @@ fn a_damaged_saliency_is_taken_again() {
             != bytes(&made(&sapr(|c| (c.saliency_scale, c.lambda) = (SaliencyScale::Raw, 2e4)))),
         "twice the saliency is another model"
     );
-    made_on(&demo(), &raw(), &run(Some(&folder), false));
+    made_on(&DEMO, &raw(), &run(Some(&folder), false));
     let state = folder.join("saliency-00000001/state.safetensors");
     let mut damaged = std::fs::read(&state).expect("the saliency");
     *damaged.last_mut().expect("a byte") ^= 1;
     std::fs::write(&state, damaged).expect("a damaged saliency");
-    assert!(bytes(&made_on(&demo(), &raw(), &run(Some(&folder), false)).0) == bytes(&whole));
+    assert!(bytes(&made_on(&DEMO, &raw(), &run(Some(&folder), false)).0) == bytes(&whole));
 }
 
 /// The demo model with one weight of a block changed.
 fn broken(layer: usize, value: f32) -> Model {
-    let mut model = Model::clone(&demo());
+    let mut model = DEMO.clone();
     let up = model
         .tensors
         .get_mut(&format!("model.layers.{layer}.mlp.up_proj.weight"))
@@ -561,7 +564,7 @@ fn rounding_is_compared_at_equal_bytes() {
         validation_tokens: Some(96),
         ..run(None, false)
     };
-    let (_, report) = made_on(&demo(), &apiq(), &validated);
+    let (_, report) = made_on(&whole(), &apiq(), &validated);
     let table = report.record.expect("a record").table;
     let bits: Vec<f64> = table.iter().map(|row| row.bits_per_weight).collect();
     assert_eq!(
@@ -587,7 +590,7 @@ fn solvers_record_what_they_clip_and_the_saliency() {
     });
     for recipe in [gptq, awq] {
         let (model, report) =
-            made_on(&demo(), &recipe, &RunConfig { record: true, ..run(None, false) });
+            made_on(&DEMO, &recipe, &RunConfig { record: true, ..run(None, false) });
         let matrices = report.record.expect("a record").matrices;
         let linears: Vec<_> = matrices.iter().map(|m| (m.block, m.linear.clone())).collect();
         let all: Vec<_> = (0..model.architecture.layers.len())
@@ -621,7 +624,7 @@ fn a_singular_hessian_is_damped_with_a_warning_that_says_by_how_much() {
             warnings.push(message);
         }
     };
-    quantize(&demo(), &recipe, &run(None, false), &mut watch, &Cancel::default()).expect("solved");
+    quantize(&DEMO, &recipe, &run(None, false), &mut watch, &Cancel::default()).expect("solved");
     assert!(
         warnings.iter().any(|w| w.contains("q_proj") && w.contains("damping raised from 0 to")),
         "{warnings:?}"

@@ -1,6 +1,7 @@
 //! The target decides whether a grid has zero points: recipes that prefer them end in files of
 //! llama.cpp too, on its symmetric grids and, with zero points, as Q4_1.
 
+use crate::narrow_demo::DEMO;
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::recipes::RecipeConfig;
@@ -13,9 +14,6 @@ use halfstep_formats::{TensorData, load::load_bytes};
 use halfstep_kernels::quant::tensor::QuantTensor;
 use halfstep_kernels::{ActivationSpec, QuantSpec};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-
-static DEMO: LazyLock<Model> = LazyLock::new(|| Model::clone(&load(&assets("demo")).unwrap()));
 
 fn assets(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name).display().to_string()

@@ -2,7 +2,7 @@
 //! runs and is exported exactly, or is refused by the path of its field before any work; and the
 //! words mean what they say.
 
-use crate::narrow_demo::narrow_demo;
+use crate::narrow_demo::DEMO;
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::recipe::block::{BlockPhase, BlockRates, SaliencyConfig};
@@ -26,7 +26,6 @@ const TOKENS: usize = 16;
 /// Bytes of the text, which is tokenized in every run: more than any run reads.
 const TEXT_BYTES: usize = 4096;
 
-static DEMO: LazyLock<Model> = LazyLock::new(|| narrow_demo(&assets()));
 static TEXT: LazyLock<String> = LazyLock::new(|| {
     let text = std::fs::read_to_string(assets().join("demo-train.txt")).expect("a text");
     text[..TEXT_BYTES].to_owned()

@@ -2,6 +2,7 @@
 //! wider ones learn from the outputs of their last layer, and a run that is stopped between two of
 //! them goes on with the same bytes.
 
+use crate::narrow_demo::DEMO;
 use halfstep::cancel::Cancel;
 use halfstep::config::options::RunConfig;
 use halfstep::recipe::block::{BlockPhase, BlockRates};
@@ -9,15 +10,12 @@ use halfstep::recipe::{
     BlockConfig, LowRankConfig, RangeConfig, Recipe, RecipeData, RoundingConfig, Rule, Stage,
     StageStart, Trains, WeightSite, Window,
 };
-use halfstep::run::{load, plan_as, quantize_as};
+use halfstep::run::{plan_as, quantize_as};
 use halfstep::target::TargetId;
 use halfstep::{Error, Event, Model};
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_kernels::{Granularity, Int, QuantSpec, ScaleCodec};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-
-static DEMO: LazyLock<Model> = LazyLock::new(|| Model::clone(&load(&assets("demo")).unwrap()));
 
 fn assets(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name).display().to_string()

@@ -246,8 +246,11 @@ fn bytes_without_a_token_are_left_out() {
     assert_eq!(tokenizer.decode(&ids, false).expect("decodes"), "ab");
 }
 
-/// A mebibyte of one character, of every kind that a pattern or the merging could stumble over,
-/// against a mebibyte of words; and eight of them take about eight times as long.
+/// Bytes of a long run.
+const LONG: usize = 1 << 18;
+
+/// A long run of one character, of every kind that a pattern or the merging could stumble over,
+/// against as many bytes of words.
 #[test]
 fn long_runs_are_encoded_in_time() {
     let letters = train(&format!("{} ", "a".repeat(64)).repeat(500), 263, "smollm", &SPECIAL)
@@ -256,7 +259,7 @@ fn long_runs_are_encoded_in_time() {
         let tokenizer =
             Tokenizer::new(Vocabulary { pre: pre.name.into(), ..letters.clone() }).expect("sound");
         let seconds = |unit: &str| {
-            let text = unit.repeat((1 << 20) / unit.len());
+            let text = unit.repeat(LONG / unit.len());
             let start = Instant::now();
             let ids = tokenizer.encode(&text, false).expect("encodes");
             let seconds = start.elapsed().as_secs_f64();
@@ -281,7 +284,7 @@ fn long_runs_are_encoded_in_time() {
 }
 
 /// Of the time of words: those with one merge after the other take about ten times as long,
-/// anything quadratic thousands.
+/// anything quadratic hundreds.
 const MOST_RATIO: f64 = 50.0;
 
 #[test]

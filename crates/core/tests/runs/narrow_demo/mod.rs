@@ -5,10 +5,12 @@ use halfstep::Model;
 use halfstep::run::load;
 use halfstep_formats::{Tensor, TensorData};
 use std::path::Path;
+use std::sync::LazyLock;
 
-/// Returns the first neurons of the model in the folder `assets`.
-pub fn narrow_demo(assets: &Path) -> Model {
-    let demo = load(&assets.join("demo").display().to_string()).expect("the demo model");
+/// The first neurons of the model in `assets`.
+pub static DEMO: LazyLock<Model> = LazyLock::new(|| {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo");
+    let demo = load(&path.display().to_string()).expect("the demo model");
     let architecture = demo.architecture.resized(|sizes| sizes.intermediate_size = 256);
     let tensors = architecture.tensors().into_iter().map(|spec| {
         let tensor = &demo.tensors[&spec.name];
@@ -21,4 +23,4 @@ pub fn narrow_demo(assets: &Path) -> Model {
         (spec.name, Tensor { shape: spec.shape, data: TensorData::F32(values) })
     });
     Model { tensors: tensors.collect(), architecture, ..Model::clone(&demo) }
-}
+});
