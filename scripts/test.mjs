@@ -74,6 +74,7 @@ console.log('\n-- results --')
 console.log(clean ? 'lint and documentation: clean' : 'lint, documentation or build: NOT CLEAN')
 for (const line of cargo.results) console.log(`cargo: ${line}`)
 console.log(`cargo: ${totals(cargo.results)}`)
+console.log(`cargo: slowest: ${cargo.slowest}`)
 console.log(`benches: ${cargo.benches ?? 'not all answers right'}`)
 for (const line of closing.length > 0
   ? closing
