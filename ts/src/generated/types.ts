@@ -2308,9 +2308,10 @@ batch: number,
 microBatch?: number, 
 /**
  * Peak learning rate of the weights, above 0. A small budget of tokens needs a high rate to
- * change anything. Default 2e-4.
+ * change anything; too high a rate undoes small weights. Default: 2e-4, or less where weights
+ * are small: at most their root mean square / (160 sqrt(layers)).
  */
-learningRate: number, 
+learningRate?: number, 
 /**
  * Learning rate of the weights' scales, as a multiple of `learningRate`. Default 1.
  */

@@ -64,7 +64,7 @@ pub fn pretrain(
         tokens,
         sequence_length: 256,
         batch,
-        learning_rate: 3e-3,
+        learning_rate: Some(3e-3),
         warmup: 0.05,
         min_ratio: 0.02,
         weight_decay: 0.1,

@@ -242,11 +242,11 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
         }
         let last = &self.losses[steps - steps / 10..];
         let last = last.iter().sum::<f64>() / last.len() as f64;
-        let rate = self.config.learning_rate;
+        let rate = self.trainer.optimizer.schedule.learning_rate;
         (last > MUCH_WORSE * first).then(|| {
             format!(
                 "the loss of the last steps is {last:.3}, and that of the first was {first:.3}: \
-                 training left the model worse than rounding did; lower train.learningRate ({rate:e}) \
+                 training left the model worse than rounding did; lower train.learningRate ({rate:.1e}) \
                  or train on more tokens"
             )
         })

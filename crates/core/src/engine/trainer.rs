@@ -18,6 +18,7 @@ use crate::quantizer::observer::check_scales;
 use crate::recipe::{Recipe, Recompute, Sites, TrainConfig, Trains};
 use crate::record::ExpertsRecord;
 use crate::{Error, Result};
+use halfstep_formats::architecture::Role;
 use halfstep_formats::{Architecture, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::Real;
 use halfstep_kernels::quant::lsq::EdgeRule;
@@ -97,7 +98,7 @@ impl<D: Device> Trainer<D> {
         let sites = Sites::new(&recipe.rules, &architecture)?;
         let mut parameters = Parameters::new(&device);
         let builder = &mut Builder { parameters: &mut parameters, trains, relative: false };
-        let mut matrices = vec![];
+        let (mut matrices, mut linears) = (vec![], vec![]);
         let start = previous.unwrap_or(model);
         let specs = architecture.tensors();
         let all = specs.len();
@@ -116,7 +117,17 @@ impl<D: Device> Trainer<D> {
             let number = matrices.len() as u64;
             let site = sites.of(&spec);
             matrices.push(Matrix::new(builder, &spec, site, source, config.seed, number)?);
+            if matches!(spec.role, Role::Linear(_)) {
+                linears.extend(matrices.last().map(|matrix| matrix.index));
+            }
         }
+        let rate = match config.learning_rate {
+            Some(rate) => rate,
+            None => {
+                let weights = root_mean_square(&parameters, &linears, &device)?;
+                default_rate(weights, architecture.layers.len())
+            }
+        };
         let values = |name: &str| uploaded(&device, model, name);
         let weight = |name: &str| device.stored_weight(find(model, name)?);
         let teacher = Weights::collect(&architecture, values, weight)?;
@@ -130,7 +141,7 @@ impl<D: Device> Trainer<D> {
             quantization,
             edge: recipe.weight_sites().next().map_or(EdgeRule::Inside, |site| site.edge),
             arithmetic,
-            optimizer: optimizer(config, steps),
+            optimizer: optimizer(config, steps, rate),
             terms: config.terms(),
             recompute: config.recompute,
             loss_bytes: config.loss_bytes,
@@ -241,15 +252,45 @@ impl<D: Device> Trainer<D> {
     }
 }
 
-/// The optimizer of a stage of `steps` steps.
-fn optimizer<D: Device>(config: &TrainConfig, steps: u64) -> Optimizer<D> {
+/// What fits SmolLM2 of 135M (docs/lab).
+const RATE: f64 = 2e-4;
+/// A step of AdamW moves each weight by about the rate. As a part of the weights, and with what the
+/// layers do together, which grows like the root of their number, that is to be no more than this.
+/// The weights of Qwen2.5 of 0.5B are a tenth of SmolLM2's: at [`RATE`] it ended worse than rounding
+/// left it (docs/lab).
+const PART_OF_WEIGHTS: f64 = 1.0 / 160.0;
+
+/// The peak learning rate where none was asked for: for linears of so many layers whose weights have
+/// this root mean square.
+fn default_rate(weights: f64, layers: usize) -> f64 {
+    let most = PART_OF_WEIGHTS * weights / (layers.max(1) as f64).sqrt();
+    if most > 0.0 { RATE.min(most) } else { RATE }
+}
+
+/// Of the parameters with these indices together; 0 without any.
+fn root_mean_square<D: Device>(
+    parameters: &Parameters<D>,
+    indices: &[usize],
+    device: &D,
+) -> Result<f64> {
+    let (mut squares, mut count) = (0.0, 0);
+    for &index in indices {
+        let values = device.read(&parameters.list[index].value)?;
+        squares += values.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>();
+        count += values.len();
+    }
+    Ok((squares / count.max(1) as f64).sqrt())
+}
+
+/// The optimizer of a stage of `steps` steps with this peak learning rate.
+fn optimizer<D: Device>(config: &TrainConfig, steps: u64, learning_rate: f64) -> Optimizer<D> {
     let group = |rate_multiplier, weight_decay| GroupConfig { rate_multiplier, weight_decay };
     Optimizer {
         rule: config.optimizer(),
         schedule: Schedule {
             steps,
             warmup: (config.warmup * steps as f64).round() as u64,
-            learning_rate: config.learning_rate,
+            learning_rate,
             min_ratio: config.min_ratio,
         },
         max_norm: config.max_norm,
@@ -261,5 +302,19 @@ fn optimizer<D: Device>(config: &TrainConfig, steps: u64) -> Optimizer<D> {
         low_rank: group(1.0, config.weight_decay),
         anchor: 0.0,
         state: State::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Root mean square and layers of the demo model, SmolLM2-135M and Qwen2.5-0.5B.
+    #[test]
+    fn small_weights_get_a_small_rate() {
+        assert_eq!([default_rate(0.0644, 4), default_rate(0.19, 30)], [RATE; 2]);
+        let rate = default_rate(0.0164, 24);
+        assert!((2.0e-5..2.2e-5).contains(&rate), "{rate}");
+        assert_eq!(default_rate(0.0, 0), RATE, "no linear");
     }
 }

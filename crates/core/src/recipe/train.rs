@@ -61,8 +61,9 @@ pub struct TrainConfig {
     /// `batch`.
     pub micro_batch: Option<usize>,
     /// Peak learning rate of the weights, above 0. A small budget of tokens needs a high rate to
-    /// change anything. Default 2e-4.
-    pub learning_rate: f64,
+    /// change anything; too high a rate undoes small weights. Default: 2e-4, or less where weights
+    /// are small: at most their root mean square / (160 sqrt(layers)).
+    pub learning_rate: Option<f64>,
     /// Learning rate of the weights' scales, as a multiple of `learningRate`. Default 1.
     pub weight_scale_multiplier: f64,
     /// Learning rate of the stored scales of activations and cache, as a multiple of
@@ -127,7 +128,7 @@ impl Default for TrainConfig {
             sequence_length: 512,
             batch: 4,
             micro_batch: None,
-            learning_rate: 2e-4,
+            learning_rate: None,
             weight_scale_multiplier: 1.0,
             activation_scale_multiplier: 10.0,
             norm_multiplier: 1.0,
@@ -281,7 +282,9 @@ impl TrainConfig {
                 format!("must divide the batch of {}, got {micro}", self.batch),
             ));
         }
-        positive("learningRate", self.learning_rate)?;
+        if let Some(rate) = self.learning_rate {
+            positive("learningRate", rate)?;
+        }
         for (field, value) in [
             ("weightScaleMultiplier", self.weight_scale_multiplier),
             ("activationScaleMultiplier", self.activation_scale_multiplier),

@@ -58,7 +58,7 @@ impl EfficientqatConfig {
         let end = TrainConfig {
             tokens: self.end_tokens,
             batch: 1,
-            learning_rate: self.end_learning_rate,
+            learning_rate: Some(self.end_learning_rate),
             max_norm: 0.3,
             kl_weight: self.end_kl_weight,
             ce_weight: self.end_ce_weight,

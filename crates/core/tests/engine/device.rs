@@ -119,7 +119,7 @@ fn case(
     let config = TrainConfig {
         sequence_length: TOKENS,
         batch: SEQUENCES,
-        learning_rate: 1e-2,
+        learning_rate: Some(1e-2),
         arithmetic: Some(TrainArithmetic::F32),
         ..TrainConfig::default()
     };

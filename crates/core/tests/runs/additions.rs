@@ -95,7 +95,7 @@ fn by_lion() -> Recipe {
         tokens: 256,
         sequence_length: 32,
         batch: 2,
-        learning_rate: 1e-5,
+        learning_rate: Some(1e-5),
         optimizer: Some(OptimizerConfig::Lion(LionConfig::default())),
         ..TrainConfig::default()
     };

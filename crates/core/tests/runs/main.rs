@@ -6,6 +6,7 @@ mod narrow_demo;
 
 mod additions;
 mod blockwise;
+mod default_rate;
 mod demo_model;
 mod experts;
 mod gguf_recipes;

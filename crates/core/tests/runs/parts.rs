@@ -66,7 +66,7 @@ fn model_stage(from: StageStart, trains: Trains) -> Stage {
         tokens: 2 * TOKENS,
         sequence_length: TOKENS,
         batch: 1,
-        learning_rate: 1e-3,
+        learning_rate: Some(1e-3),
         warmup: 0.0,
         arithmetic: Some(TrainArithmetic::F32),
         ..TrainConfig::default()

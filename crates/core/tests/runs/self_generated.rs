@@ -246,7 +246,7 @@ fn llm_qat_beats_rounding_on_a_held_out_text() {
     let train = TrainConfig {
         tokens: 40 * 4 * 64,
         sequence_length: 64,
-        learning_rate: 5e-5,
+        learning_rate: Some(5e-5),
         ..LlmQatConfig::default().train
     };
     let recipe = RecipeConfig::LlmQat(LlmQatConfig { train, ..LlmQatConfig::default() });

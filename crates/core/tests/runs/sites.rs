@@ -37,7 +37,7 @@ fn silq(target: TargetId, arithmetic: TrainArithmetic, static_activations: bool)
         tokens: 3 * 32,
         sequence_length: 32,
         batch: 1,
-        learning_rate: 1e-3,
+        learning_rate: Some(1e-3),
         arithmetic: Some(arithmetic),
         ..TrainConfig::default()
     };
