@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Model, quantize, recipes } from '../../ts/src/index.js'
 import { cases } from '../cases/right.js'
 import { temporaryFolder } from '../ts/tiny-model.js'
-import { clientLogits, expectSameTokens } from './client.js'
+import { clientLogits } from './client.js'
 
 const root = join(import.meta.dirname, '../..')
 const folder = temporaryFolder()
@@ -37,18 +37,27 @@ describe('the client', () => {
       const [float, small] = [join(folder, 'float.gguf'), join(folder, 'small.gguf')]
       await model.save(float)
       await rounded.save(small)
-      for (const file of [float, small]) {
-        const client = await llama.loadModel({ modelPath: file, vocabOnly: true })
-        const { endTokens, vocabSize } = model.inspect()
-        const all = Array.from({ length: vocabSize }, (_, id) => id)
-        expect(all.filter((id) => client.isEogToken(id as Token))).toEqual(endTokens)
-        await client.dispose()
-        stops += endTokens.length
-      }
-      await expectSameTokens(llama, rounded, small, SAMPLE)
-      tokenized++
+      const { vocabSize, endTokens: ends } = model.inspect()
+      const ours = await model.tokenize(SAMPLE)
       model.dispose()
       rounded.dispose()
+      for (const file of [float, small]) {
+        const made = await Model.load(file)
+        const { endTokens } = made.inspect()
+        made.dispose()
+        const client = await llama.loadModel({ modelPath: file, vocabOnly: true })
+        const all = Array.from({ length: vocabSize }, (_, id) => id)
+        const theirs = all.filter((id) => client.isEogToken(id as Token))
+        // The space that these tokenizers put before a text is trimmed for others.
+        const option = input.name.includes('spm') ? undefined : 'trimLeadingSpace'
+        const ids = Array.from(client.tokenize(SAMPLE, false, option))
+        await client.dispose()
+        expect(theirs).toEqual(endTokens)
+        expect(theirs).toEqual(expect.arrayContaining(ends))
+        expect(ids).toEqual(ours)
+        stops += endTokens.length
+      }
+      tokenized++
     },
   )
 })
@@ -91,7 +100,7 @@ describe('perplexity by the windows of llama.cpp', () => {
     const file = join(folder, `${name}.gguf`)
     await model.save(file)
     const data = join(root, 'assets/demo-eval.txt')
-    const [sequenceLength, windows] = [Math.min(64, model.inspect().maxPositions), 8]
+    const [sequenceLength, windows] = [Math.min(64, model.inspect().maxPositions), 4]
     const ours = await model.evaluate({
       data,
       sequenceLength,

@@ -51,8 +51,7 @@ pub(super) fn written(
         |end: u32| there.iter().any(|key| carried[*key].bytes.starts_with(&end.to_le_bytes()));
     let (roles, others) = ends.split_at(ends.len().min(2));
     let others = others.iter().copied().filter(|&end| !stops(end));
-    let keys = [keys::EOT, keys::EOM].into_iter().take(roles.len()).chain(free);
-    let mut keys = keys.into_iter();
+    let mut keys = [keys::EOT, keys::EOM].into_iter().take(roles.len()).chain(free);
     let key = |end: u32| match keys.next() {
         Some(key) => Ok((key, Some(end))),
         None => Err(Error::Unsupported {

@@ -361,7 +361,9 @@ fn write_vocabulary(
     if v.spaces.collapse {
         entries.boolean(keys::REMOVE_EXTRA_WHITESPACES, true);
     }
-    let roles = [(keys::BOS, v.bos), (keys::EOS, v.eos)];
+    // Without it llama.cpp takes token 11 of byte-level BPE for the end, whatever that is.
+    let eos = v.eos.or_else(|| v.end_tokens().first().copied());
+    let roles = [(keys::BOS, v.bos), (keys::EOS, eos)];
     let others = [(keys::UNKNOWN, v.unknown), (keys::PADDING, v.padding)];
     for (key, id) in roles.into_iter().chain(ends::written(v, carried)?).chain(others) {
         if let Some(id) = id {
