@@ -465,8 +465,16 @@ describe('halfstep eval', () => {
     ])
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(lines(stdout)).toHaveLength(1)
-    const keys = ['perplexity', 'meanNll', 'predictions', 'kl', 'top1Agreement', 'tokensPerSecond']
-    expect(Object.keys(JSON.parse(stdout) as object).sort()).toEqual([...keys].sort())
+    const figures = [
+      'perplexity',
+      'meanNll',
+      'predictions',
+      'kl',
+      'top1Agreement',
+      'tokensPerSecond',
+    ]
+    const keys = [...figures, 'reading']
+    expect(Object.keys(JSON.parse(stdout) as object).sort()).toEqual(keys.sort())
     expect(JSON.parse(stdout)).toMatchObject({ predictions: 252, kl: null, top1Agreement: null })
   })
 

@@ -100,8 +100,8 @@ pub struct EvaluationRecord {
     pub top1_agreement: Option<f64>,
     /// Predictions per second of the forward pass of the model itself; 0 where there is no clock.
     pub tokens_per_second: f64,
-    /// How the text was read, if there is something to say about it; absent in the measurements of
-    /// a run, whose events tell it.
+    /// How the text was read; absent where the measurement was made by a version that did not say
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[ts(optional)]
     pub reading: Option<ReadingRecord>,

@@ -14,9 +14,9 @@ use crate::pieces::joined;
 use crate::safetensors::{self, Dtype, Info};
 use crate::shards::{self, Shard, Shards, WEIGHTS};
 use crate::source::Source;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{self, Tokenizer};
 use crate::write::{self, Temporary};
-use crate::{config, halfstep_file, inventory, json, mxfp4_folder};
+use crate::{config, encoding, halfstep_file, inventory, json, mxfp4_folder};
 use half::vec::HalfBitsVecExt;
 use halfstep_kernels::Pool;
 use serde::Deserialize;
@@ -182,7 +182,9 @@ fn read_small_files(folder: Folder) -> Result<SmallFiles> {
     let tokenizer_config = read("tokenizer_config.json", MAX_SIDE_BYTES)?;
     let generation = read("generation_config.json", MAX_SIDE_BYTES)?;
     let template = read("chat_template.jinja", MAX_TEMPLATE_BYTES)?;
-    let side = tokenizer_config.as_ref().map(|(_, bytes)| bytes.as_slice());
+    let special = read("special_tokens_map.json", MAX_SIDE_BYTES)?;
+    let side = tokenizer_side(&config, tokenizer_config.as_ref(), special.as_ref())?;
+    let side = side.as_deref();
     let mut warnings = vec![];
     let tokenizer = match read_tokenizer(&mut read, side)? {
         None => {
@@ -198,10 +200,10 @@ fn read_small_files(folder: Folder) -> Result<SmallFiles> {
         }
     };
     let chat_template = match template {
-        Some((file, bytes)) => Some(String::from_utf8(bytes).map_err(|e| Error::Format {
+        Some((file, bytes)) => Some(encoding::text(bytes).map_err(|e| Error::Format {
             file,
-            offset: e.utf8_error().valid_up_to() as u64,
-            reason: "not UTF-8".into(),
+            offset: e.offset as u64,
+            reason: e.reason,
         })?),
         None => tokenizer_config
             .as_ref()
@@ -214,6 +216,45 @@ fn read_small_files(folder: Folder) -> Result<SmallFiles> {
 
 /// A file's name for errors, and its contents.
 type NamedBytes = (String, Vec<u8>);
+
+/// A tokenizer_config.json with what it leaves out: tokens that special_tokens_map.json gives a role,
+/// and the class of the tokenizer, which config.json names or implies.
+fn tokenizer_side(
+    (config_file, config): &NamedBytes,
+    own: Option<&NamedBytes>,
+    special: Option<&NamedBytes>,
+) -> Result<Option<Vec<u8>>> {
+    const CLASS: &str = "tokenizer_class";
+    let object =
+        |(file, bytes): &NamedBytes| json::typed::<BTreeMap<String, Value>>(file, bytes, 0);
+    let mut side = own.map(object).transpose()?.unwrap_or_default();
+    let count = side.len();
+    let absent =
+        |side: &BTreeMap<String, Value>, key: &str| side.get(key).is_none_or(Value::is_null);
+    for (key, token) in special.map(object).transpose()?.unwrap_or_default() {
+        if key.ends_with("_token") && absent(&side, &key) {
+            side.insert(key, token);
+        }
+    }
+    if absent(&side, CLASS) {
+        #[derive(Deserialize)]
+        struct About {
+            #[serde(default)]
+            tokenizer_class: Value,
+            #[serde(default)]
+            model_type: Value,
+        }
+        let about = json::typed::<About>(config_file, config, 0)?;
+        let implied = about.model_type.as_str().and_then(tokenizer::class_of_model);
+        if let Some(class) = about.tokenizer_class.as_str().or(implied) {
+            side.insert(CLASS.into(), class.into());
+        }
+    }
+    if side.len() == count {
+        return Ok(own.map(|(_, bytes)| bytes.clone()));
+    }
+    Ok(serde_json::to_vec(&side).ok())
+}
 
 /// The tokenizer from whichever files of one the folder has, with the name of the first.
 fn read_tokenizer(
@@ -444,28 +485,36 @@ pub(crate) fn check_vocabulary(
 }
 
 /// The tokenizer with all end tokens of generation_config.json and config.json (there a number or a
-/// list). If it names none itself, the first of them is the one that ends a text.
+/// list). If it names none itself, the first of them is the one that ends a text. Ids of other roles
+/// that no token has are warned of.
 fn with_end_tokens<'f>(
     mut tokenizer: Tokenizer,
     sources: impl Iterator<Item = &'f (String, Vec<u8>)>,
 ) -> Result<Tokenizer> {
     let mut vocabulary = (*tokenizer.vocabulary).clone();
     let mut warnings = std::mem::take(&mut tokenizer.warnings);
+    let tokens = vocabulary.tokens.len() as u64;
+    let token = |number: &Value| number.as_u64().filter(|&id| id < tokens).map(|id| id as u32);
     for (file, bytes) in sources {
-        let value = json::typed::<EndToken>(file, bytes, 0)?.eos_token_id;
-        let ids = if let Value::Array(list) = &value { list } else { std::slice::from_ref(&value) };
-        for number in ids.iter().filter(|number| !number.is_null()) {
-            let tokens = vocabulary.tokens.len() as u64;
-            let Some(id) = number.as_u64().filter(|&id| id < tokens) else {
+        let roles = json::typed::<RoleIds>(file, bytes, 0)?;
+        for (key, value) in [("bos_token_id", &roles.bos), ("pad_token_id", &roles.pad)] {
+            for number in ids(value).iter().filter(|number| token(number).is_none()) {
+                warnings.push(format!("{file}: {key} {number} is no token; left out"));
+            }
+        }
+        let of_text = || roles.text_config.get("eos_token_id").unwrap_or(&Value::Null);
+        let ends = if roles.eos.is_null() { of_text() } else { &roles.eos };
+        for number in ids(ends) {
+            let Some(id) = token(number) else {
                 let reason = format!("eos_token_id {number} is no token");
-                if vocabulary.eos.is_some() {
+                // People write -1 for "none".
+                if vocabulary.eos.is_some() || number.as_i64() == Some(-1) {
                     warnings.push(format!("{file}: {reason}; left out"));
                     continue;
                 }
                 let offset = json::key_offset(bytes, "eos_token_id");
                 return Err(Error::Format { file: file.clone(), offset, reason });
             };
-            let id = id as u32;
             if vocabulary.eos.is_none() {
                 vocabulary.eos = Some(id);
             } else if vocabulary.eos != Some(id) && !vocabulary.ends.contains(&id) {
@@ -480,10 +529,26 @@ fn with_end_tokens<'f>(
     Ok(tokenizer)
 }
 
+/// The ids of a role: a number, a list, or null for none.
+fn ids(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(list) => list,
+        Value::Null => &[],
+        one => std::slice::from_ref(one),
+    }
+}
+
+/// Roles in a config.json or generation_config.json. Wrappers have those of their text model inside.
 #[derive(Deserialize)]
-struct EndToken {
+struct RoleIds {
+    #[serde(default, rename = "bos_token_id")]
+    bos: Value,
+    #[serde(default, rename = "eos_token_id")]
+    eos: Value,
+    #[serde(default, rename = "pad_token_id")]
+    pad: Value,
     #[serde(default)]
-    eos_token_id: Value,
+    text_config: Value,
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,7 @@
 //! JSON from strangers: a duplicate key is refused at every level (a map would keep the last one
 //! silently), nesting ends at 128 (serde_json's own limit), and an error names its byte offset.
 
+use crate::encoding;
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -23,10 +24,12 @@ fn whole<T: DeserializeOwned>(file: &str, bytes: &[u8], base: u64) -> Result<T> 
         Some(text) => (BYTE_ORDER_MARK.len() as u64, text),
         None => (0, bytes),
     };
-    serde_json::from_slice(text).map_err(|e| Error::Format {
-        file: file.into(),
-        offset: base + mark + byte_offset(text, &e),
-        reason: reason(&e),
+    serde_json::from_slice(text).map_err(|e| {
+        let (at, reason) = match encoding::named(text) {
+            Some(name) => (0, name),
+            None => (byte_offset(text, &e), reason(&e)),
+        };
+        Error::Format { file: file.into(), offset: base + mark + at, reason }
     })
 }
 

@@ -153,13 +153,13 @@ fn explained(folder: Folder, name: &str) -> Result<Error> {
         return Ok(unsupported(
             ADAPTER_CONFIG,
             format!("an adapter ({kind})"),
-            format!(
-                "it holds only what is added to {base}: merge it (in peft `merge_and_unload()`, \
-                 then `save_pretrained`) and load the merged folder"
-            ),
+            adapter_reason(&base),
         ));
     }
     let names = folder.names()?;
+    if let Some(file) = names.iter().find(|file| file.starts_with("adapter_model.")) {
+        return Ok(unsupported(file, "an adapter".into(), adapter_reason("its base model")));
+    }
     let other = names.iter().find_map(|file| {
         let (_, reason) = OTHER_WEIGHTS.iter().find(|(end, _)| file.ends_with(end))?;
         Some((file, *reason))
@@ -171,6 +171,14 @@ fn explained(folder: Folder, name: &str) -> Result<Error> {
         }
         None => absent(folder, name),
     })
+}
+
+/// Why an adapter is no model, and what to do with it.
+pub fn adapter_reason(base: &str) -> String {
+    format!(
+        "it holds only what is added to {base}: merge it (in peft `merge_and_unload()`, then \
+         `save_pretrained`) and load the merged folder"
+    )
 }
 
 /// A method of `quantization_config` whose weights are not floats, refused by its name. Those that

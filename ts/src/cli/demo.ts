@@ -39,6 +39,7 @@ export function demoCommand(): Command {
         return
       }
       console.log(demoTable(result.rows).join('\n'))
+      for (const note of result.rows[0]?.evaluation.reading?.notes ?? []) console.log(note)
       console.log(
         [
           `\n${result.file} was written, read again and found equal to the model in memory.`,

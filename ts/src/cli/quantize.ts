@@ -152,7 +152,9 @@ function summary(report: Report, file: SaveReport, page?: string): string[] {
     report.evaluations[name] ? [evaluationRow(name, report.evaluations[name])] : [],
   )
   if (evaluations.length === 0) return lines
-  return [...lines, '', ...formatTable([['', 'perplexity', 'KL', 'top-1 %'], ...evaluations])]
+  const notes = Object.values(report.evaluations).find(({ reading }) => reading)?.reading?.notes
+  const rows = formatTable([['', 'perplexity', 'KL', 'top-1 %'], ...evaluations])
+  return [...lines, '', ...rows, ...(notes ?? [])]
 }
 
 function evaluationRow(name: string, record: EvaluationRecord): string[] {

@@ -559,6 +559,14 @@ tokens: number,
  */
 sequenceLength: number, 
 /**
+ * How the text is cut, and what is scored: `sequences` (every token of a sequence but its
+ * first) or `llama.cpp` (as the tool `llama-perplexity` does, for figures to compare with its
+ * own: the begin token takes the place of the first token of each sequence, the second half
+ * of each is scored, and tokens after the last whole sequence are left out). Default
+ * `sequences`.
+ */
+windows: WindowRule, 
+/**
  * Whether the begin token is put before each sequence: `on`, `off` or `auto` (on if the
  * tokenizer adds one to a text). It takes one position of each sequence and is never
  * predicted. Default `auto`.
@@ -615,8 +623,8 @@ top1Agreement: number | null,
  */
 tokensPerSecond: number, 
 /**
- * How the text was read, if there is something to say about it; absent in the measurements of
- * a run, whose events tell it.
+ * How the text was read; absent where the measurement was made by a version that did not say
+ * it.
  */
 reading?: ReadingRecord, };
 
@@ -1098,6 +1106,10 @@ tiedHead: boolean,
  */
 tokenizer: string | null, 
 /**
+ * Ids of the tokens that end a generation, ascending.
+ */
+endTokens: Array<number>, 
+/**
  * Whether there is a chat template.
  */
 hasChatTemplate: boolean, 
@@ -1454,12 +1466,19 @@ beginToken: string | null,
  */
 special: boolean, 
 /**
+ * Whether the text consists of conversations, which the chat template of the model rendered.
+ */
+chat: boolean, 
+/**
  * Whether only the answers of conversations were predicted.
  */
 answersOnly: boolean, 
 /**
- * What was done, in a phrase each; empty if the text is the plain one of a model without a begin
- * token.
+ * How the text was cut, and what of it was scored.
+ */
+windows: WindowRule, 
+/**
+ * What was done, in a phrase each.
  */
 notes: Array<string>, 
 /**
@@ -2529,6 +2548,11 @@ term: TermConfig,
  * What the term is multiplied by.
  */
 weight: Weight, };
+
+/**
+ * How an evaluation cuts a text, and which tokens it scores.
+ */
+export type WindowRule = "sequences" | "llama.cpp";
 
 /**
  * What is taken off a code before it is multiplied by the scale.

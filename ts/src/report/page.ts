@@ -139,12 +139,14 @@ function table(record: RunRecord): string {
       2,
     ).replace('NaN', '-'),
   ])
-  const predictions = record.table.find((row) => row.evaluation)?.evaluation?.predictions
+  const measured = record.table.find((row) => row.evaluation)?.evaluation
+  const predictions = measured?.predictions
+  const read = (measured?.reading?.notes ?? []).map((note) => `${escaped(note)}.`).join(' ')
   const notes = [
     predictions === undefined
       ? 'There was no validation text.'
       : `Measured over ${predictions.toLocaleString('en')} predictions on the validation text;
-KL and top-1 agreement are with full precision.`,
+KL and top-1 agreement are with full precision. ${read}`,
   ]
   if (record.table.some(({ subject }) => subject === 'rtn'))
     notes.push(`Rounding to nearest is on the grid of the result; if that has low-rank factors, in

@@ -99,6 +99,12 @@ pub struct EvaluateConfig {
     /// Number of tokens of each sequence that the text is cut into; each sequence is evaluated by
     /// itself. Default 512.
     pub sequence_length: usize,
+    /// How the text is cut, and what is scored: `sequences` (every token of a sequence but its
+    /// first) or `llama.cpp` (as the tool `llama-perplexity` does, for figures to compare with its
+    /// own: the begin token takes the place of the first token of each sequence, the second half
+    /// of each is scored, and tokens after the last whole sequence are left out). Default
+    /// `sequences`.
+    pub windows: WindowRule,
     /// Whether the begin token is put before each sequence: `on`, `off` or `auto` (on if the
     /// tokenizer adds one to a text). It takes one position of each sequence and is never
     /// predicted. Default `auto`.
@@ -124,6 +130,7 @@ impl Default for EvaluateConfig {
             text: None,
             tokens: 0,
             sequence_length: 512,
+            windows: WindowRule::Sequences,
             bos: Switch::Auto,
             special: Switch::Auto,
             answers_only: false,
@@ -138,6 +145,18 @@ impl EvaluateConfig {
     pub(crate) fn reading(&self) -> Reading {
         Reading { bos: self.bos, special: self.special, answers_only: self.answers_only }
     }
+}
+
+/// How an evaluation cuts a text, and which tokens it scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub enum WindowRule {
+    /// Every token of each sequence but its first.
+    #[default]
+    Sequences,
+    /// The second half of each whole sequence, as llama.cpp's perplexity tool does.
+    #[serde(rename = "llama.cpp")]
+    LlamaCpp,
 }
 
 /// Arithmetic of the products with weights.

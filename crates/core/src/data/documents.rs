@@ -4,6 +4,7 @@
 
 use crate::{Error, Result};
 use halfstep_formats::template::Message;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::path::Path;
 
@@ -71,20 +72,37 @@ impl Documents {
 
     /// Plain text.
     ///
-    /// Errors: `Data` for `reason`: it consists of documents in JSON, which nobody wants a model to
-    /// learn as braces.
+    /// Errors: `Data` for `reason`: it consists of JSON, which nobody wants a model to learn as
+    /// braces.
     pub(crate) fn plain(name: &str, text: String, reason: &str) -> Result<Self> {
-        let start = text.trim_start();
-        let first = start.strip_prefix('[').unwrap_or(start);
-        if first.trim_start().starts_with('{') {
-            let mut values = serde_json::Deserializer::from_str(first).into_iter::<Value>();
-            if let Some(Ok(value)) = values.next()
-                && (value["text"].is_string() || value["messages"].is_array())
-            {
-                return Err(Error::Data { data: name.into(), reason: reason.into() });
-            }
+        if is_json(text.trim_start()) {
+            return Err(Error::Data { data: name.into(), reason: reason.into() });
         }
         Ok(Self::Text(text))
+    }
+}
+
+/// Whether a text begins with a document, or consists of objects and lists as a whole.
+fn is_json(text: &str) -> bool {
+    let first = text.strip_prefix('[').unwrap_or(text);
+    if first.trim_start().starts_with('{') {
+        let mut values = serde_json::Deserializer::from_str(first).into_iter::<Value>();
+        if let Some(Ok(value)) = values.next()
+            && (value["text"].is_string() || value["messages"].is_array())
+        {
+            return true;
+        }
+    }
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    loop {
+        match text[values.byte_offset()..].trim_start() {
+            "" => return !text.is_empty(),
+            rest if !rest.starts_with(['{', '[']) => return false,
+            _ => {}
+        }
+        if !matches!(values.next(), Some(Ok(_))) {
+            return false;
+        }
     }
 }
 
@@ -261,11 +279,14 @@ mod tests {
             "{\"text\": \"a\"}\n{\"text\": \"b\"}",
             "[{\"text\": \"a\"}]",
             " {\n \"messages\": []}",
+            "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n",
+            "[\"a\", \"b\"]\n",
+            "{\"data\": [{\"text\": \"a\"}]}",
         ] {
             let text = refusal("a.txt", content);
             assert!(text.contains("ends in .jsonl"), "{text}");
         }
-        for content in ["{ int a; }", "[1] A note.", "{\"a\": 1}", "[{", ""] {
+        for content in ["{ int a; }", "[1] A note.", "{\"a\": 1} and so on", "[{", ""] {
             assert_eq!(text("a.txt", content), content);
         }
     }

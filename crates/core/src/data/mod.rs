@@ -3,6 +3,7 @@
 
 pub(crate) mod chat;
 mod documents;
+mod half_windows;
 mod reading;
 pub mod self_generated;
 mod windows;
@@ -11,11 +12,12 @@ pub use reading::{Reading, ReadingRecord};
 pub(crate) use windows::permutation;
 pub use windows::{Batch, Sequences, Windows};
 
+use crate::config::options::{Switch, WindowRule};
 use crate::{Error, Result};
 use chat::Chat;
 use documents::Documents;
-use halfstep_formats::Model;
 use halfstep_formats::load::{read_file, regular_file_bytes};
+use halfstep_formats::{Model, encoding, foreign};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -30,6 +32,8 @@ pub struct Text {
     /// Path, `text` or `self-generated`, or the first with the last.
     pub(crate) name: String,
     source: Option<Documents>,
+    /// Whether it was read from a file.
+    is_file: bool,
     /// Ids that a model generated; they are kept because its tokenizer may split their text into
     /// others.
     generated: Vec<u32>,
@@ -81,14 +85,14 @@ impl Text {
             }
             conversations => conversations,
         };
-        let (generated, reading) = (vec![], Reading::default());
-        Ok(Some(Self { name, source: Some(source), generated, reading }))
+        let (is_file, generated, reading) = (path.is_some(), vec![], Reading::default());
+        Ok(Some(Self { name, source: Some(source), is_file, generated, reading }))
     }
 
     /// A text that a model generated.
     pub fn generated(tokens: Vec<u32>) -> Self {
         let (name, reading) = (SELF_GENERATED.into(), Reading::default());
-        Self { name, source: None, generated: tokens, reading }
+        Self { name, source: None, is_file: false, generated: tokens, reading }
     }
 
     /// This text, followed by one that a model generated.
@@ -156,6 +160,36 @@ impl Text {
         }
         let begin = self.reading.begin(model)?;
         Ok((Windows::cut(ids, targets, begin, sequence_length)?, record))
+    }
+
+    /// Returns the sequences that llama.cpp's perplexity tool cuts the text into and what it scores
+    /// of them, and how the text was read. Like the tool, it leaves out a line end at the end of a
+    /// file.
+    ///
+    /// Errors: `Config`, it has conversations, or `sequence_length` leaves nothing to score; those of
+    /// [`Text::windows`].
+    pub(crate) fn measured_by_llama_cpp(
+        mut self,
+        model: &Model,
+        sequence_length: usize,
+    ) -> Result<(Windows, ReadingRecord)> {
+        match &mut self.source {
+            Some(Documents::Text(text)) if self.is_file && text.ends_with('\n') => _ = text.pop(),
+            Some(Documents::Conversations(_)) => {
+                let reason = "must be sequences for conversations: llama.cpp's tool has none";
+                return Err(Error::config("windows", reason));
+            }
+            _ => {}
+        }
+        let Ids { ids, mut record, .. } = self.own(model)?;
+        let count = ids.len();
+        let windows = half_windows::cut(ids, self.reading.begin(model)?, sequence_length)?;
+        if windows.tokens.is_empty() {
+            return Err(self.too_short(sequence_length, count));
+        }
+        record.windows = WindowRule::LlamaCpp;
+        record.notes.push(half_windows::note(sequence_length));
+        Ok((windows, record))
     }
 
     /// How the text is read.
@@ -251,6 +285,11 @@ impl Text {
             }
             Documents::Conversations(conversations) => conversations,
         };
+        if self.reading.special == Switch::Auto {
+            let contents = conversations.iter().flat_map(|c| &c.messages);
+            let contents = contents.map(|message| message.content.as_str());
+            record.warnings.extend(reading::spelt_in_messages(tokenizer, contents)?);
+        }
         let chat = Chat {
             data: &self.name,
             model,
@@ -311,8 +350,7 @@ impl Text {
 
     /// How the text is read, as strings for the metadata of a file.
     pub(crate) fn provenance(&self, model: &Model) -> Result<BTreeMap<String, String>> {
-        let record = reading::record(&self.reading, model, self.is_chat())?;
-        Ok(record.provenance(&self.reading, model))
+        Ok(reading::record(&self.reading, model, self.is_chat())?.provenance())
     }
 
     /// Source of the data, for provenance: `blake3:<hash>`, behind `self-generated:` or
@@ -335,15 +373,15 @@ fn file(path: &str) -> Result<Documents> {
         return Err(wrong(format!("must have at most {MAX_TEXT_BYTES} bytes, got {size}")));
     }
     let bytes = read_file(Path::new(path))?;
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(wrong("UTF-16 text; save it as UTF-8".into()));
-    }
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        let line = e.as_bytes()[..at].iter().filter(|&&b| b == b'\n').count() + 1;
-        wrong(format!("line {line}: not UTF-8 text; the first wrong byte is at {at}"))
+    let text = encoding::text(bytes).map_err(|e| match e.offset {
+        0 => wrong(e.reason),
+        at => wrong(format!("line {}: {}; the first wrong byte is at {at}", e.line, e.reason)),
     })?;
-    Documents::of_file(path, without_mark(text))
+    let is_page = Path::new(path).extension().is_some_and(|e| e.eq_ignore_ascii_case("html"));
+    if !is_page {
+        foreign::refuse(path, text.as_bytes())?;
+    }
+    Documents::of_file(path, text)
 }
 
 /// A text without the byte order mark that some editors put before it.

@@ -1,7 +1,7 @@
 //! How a text becomes tokens: the begin token, special tokens that are spelt out, and what of a
 //! conversation is to be predicted.
 
-use crate::config::options::Switch;
+use crate::config::options::{Switch, WindowRule};
 use crate::{Error, Result};
 use halfstep_formats::{Model, Tokenizer};
 use serde::{Deserialize, Serialize};
@@ -57,36 +57,30 @@ pub struct ReadingRecord {
     pub begin_token: Option<String>,
     /// Whether special tokens that the text spells out were read as tokens.
     pub special: bool,
+    /// Whether the text consists of conversations, which the chat template of the model rendered.
+    pub chat: bool,
     /// Whether only the answers of conversations were predicted.
     pub answers_only: bool,
-    /// What was done, in a phrase each; empty if the text is the plain one of a model without a begin
-    /// token.
+    /// How the text was cut, and what of it was scored.
+    pub windows: WindowRule,
+    /// What was done, in a phrase each.
     pub notes: Vec<String>,
     /// What may not be as intended, in a sentence each.
     pub warnings: Vec<String>,
 }
 
 impl ReadingRecord {
-    /// Whether there is anything to say.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.notes.is_empty() && self.warnings.is_empty()
-    }
-
-    /// The same as strings for the metadata of a file: nothing for the plain text of a model
-    /// without a begin token.
-    pub(crate) fn provenance(&self, reading: &Reading, model: &Model) -> BTreeMap<String, String> {
-        let mut out = BTreeMap::new();
-        let adds = model.tokenizer.as_ref().is_some_and(|t| t.vocabulary.add_bos);
-        match &self.begin_token {
-            Some(token) => out.insert("bos".to_owned(), format!("on: {token}")),
-            None if adds || reading.bos == Switch::On => out.insert("bos".into(), "off".into()),
-            None => None,
-        };
-        if self.special {
-            out.insert("special".to_owned(), "on".to_owned());
-        }
-        if self.answers_only {
-            out.insert("answersOnly".to_owned(), "true".to_owned());
+    /// The same as strings for the metadata of a file.
+    pub(crate) fn provenance(&self) -> BTreeMap<String, String> {
+        let on = |is| if is { "on" } else { "off" }.to_owned();
+        let bos = self.begin_token.as_ref().map_or("off".into(), |token| format!("on: {token}"));
+        let mut out = BTreeMap::from([
+            ("bos".to_owned(), bos),
+            ("special".to_owned(), on(self.special)),
+            ("chat".to_owned(), on(self.chat)),
+        ]);
+        if self.chat {
+            out.insert("answersOnly".to_owned(), self.answers_only.to_string());
         }
         out
     }
@@ -96,26 +90,28 @@ impl ReadingRecord {
 pub(super) fn record(reading: &Reading, model: &Model, is_chat: bool) -> Result<ReadingRecord> {
     let begin = reading.begin(model)?;
     let special = reading.is_special(is_chat);
-    let mut notes = vec![];
     let adds = model.tokenizer.as_ref().is_some_and(|t| t.vocabulary.add_bos);
     let begin_token = begin.map(|id| token(model, id));
-    match &begin_token {
-        Some(token) => {
-            let token = shown(token);
-            let how = if reading.bos == Switch::On { "on" } else { "auto" };
-            notes.push(format!("begin token: {token} before each window ({how})"));
-        }
-        None if adds => notes.push("begin token: none (off)".into()),
-        None => {}
-    }
-    match (special, reading.special) {
-        (true, Switch::Auto) => notes.push("special tokens: read as tokens (auto)".into()),
-        (true, _) => notes.push("special tokens: read as tokens (on)".into()),
-        (false, _) if is_chat => notes.push("special tokens: read as plain text (off)".into()),
-        _ => {}
-    }
-    let answers_only = reading.answers_only;
-    Ok(ReadingRecord { begin_token, special, answers_only, notes, warnings: vec![] })
+    let how = |switch| match switch {
+        Switch::Auto => "auto",
+        Switch::On => "on",
+        Switch::Off => "off",
+    };
+    let begins = match &begin_token {
+        Some(token) => format!("{} before each window ({})", shown(token), how(reading.bos)),
+        None if adds => "none (off)".into(),
+        None => format!("none, the tokenizer adds none ({})", how(reading.bos)),
+    };
+    let read = if special { "read as tokens" } else { "read as plain text" };
+    let chat = if is_chat { "conversations, by the chat template" } else { "none, a plain text" };
+    let notes = vec![
+        format!("begin token: {begins}"),
+        format!("special tokens: {read} ({})", how(reading.special)),
+        format!("chat: {chat}"),
+    ];
+    let (answers_only, windows) = (reading.answers_only, WindowRule::Sequences);
+    let chat = is_chat;
+    Ok(ReadingRecord { begin_token, special, chat, answers_only, windows, notes, warnings: vec![] })
 }
 
 /// The spelling of a token.
@@ -138,11 +134,7 @@ pub(super) fn plain_ids(
     text: &str,
     special: Switch,
 ) -> Result<(Vec<u32>, Option<String>)> {
-    let kinds = &tokenizer.vocabulary.kinds;
-    let specials = |ids: &[u32]| -> Vec<u32> {
-        let is_special = |id: &u32| kinds.get(*id as usize).is_some_and(|kind| kind.is_special());
-        ids.iter().copied().filter(is_special).collect()
-    };
+    let specials = |ids: &[u32]| specials(tokenizer, ids);
     match special {
         Switch::Off => Ok((tokenizer.encode(text, false)?, None)),
         Switch::On => Ok((marked_ids(tokenizer, text)?, None)),
@@ -163,6 +155,38 @@ pub(super) fn plain_ids(
             Ok((ids, first.filter(|_| spelt > 0).map(|first| spelt_out(spelt, &shown(first)))))
         }
     }
+}
+
+/// Those of the ids that are special tokens.
+fn specials(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<u32> {
+    let kinds = &tokenizer.vocabulary.kinds;
+    let is_special = |id: &u32| kinds.get(*id as usize).is_some_and(|kind| kind.is_special());
+    ids.iter().copied().filter(is_special).collect()
+}
+
+/// A warning if messages spell out special tokens, which are read as tokens because those of the
+/// template are.
+pub(super) fn spelt_in_messages<'m>(
+    tokenizer: &Tokenizer,
+    contents: impl Iterator<Item = &'m str>,
+) -> Result<Option<String>> {
+    let (mut number, mut first) = (0, None);
+    for content in contents {
+        let found = specials(tokenizer, &marked_ids(tokenizer, content)?);
+        let spelt = |id: &u32| content.contains(&*tokenizer.vocabulary.tokens[*id as usize]);
+        let mut spelt = found.into_iter().filter(spelt).peekable();
+        first = first.or(spelt.peek().copied());
+        number += spelt.count();
+    }
+    Ok(first.map(|id| {
+        let tokens = if number == 1 { "a special token" } else { "special tokens" };
+        let first = shown(&tokenizer.vocabulary.tokens[id as usize]);
+        format!(
+            "messages spell out {tokens} ({number}, first {first}), read as tokens like those of \
+             the template; the option special decides: on reads tokens without this warning, off \
+             reads the text of messages and template alike as plain"
+        )
+    }))
 }
 
 /// The warning about special tokens that were read as text.

@@ -1,10 +1,11 @@
 //! An evaluation: from a text to perplexity, and KL and top-1 agreement against another model.
 
 use crate::cancel::Cancel;
-use crate::config::options::{ArithmeticConfig, EvaluateConfig};
+use crate::config::options::{ArithmeticConfig, EvaluateConfig, WindowRule};
 use crate::data::{ReadingRecord, Text};
 use crate::error::{Error, Result};
 use crate::event::EvaluationRecord;
+use crate::run::same_tokens::same_tokens;
 use halfstep_formats::Model;
 use halfstep_kernels::Pool;
 use halfstep_runtime::score::Scoring;
@@ -58,20 +59,24 @@ impl EvaluationRun {
             .first()
             .ok_or_else(|| Error::config("models", "must contain a model to measure"))?;
         let text = text.read_as(config.reading())?;
-        let (mut windows, reading) = text.measured(first, config.sequence_length)?;
-        if config.tokens > 0 {
-            windows.truncate(config.tokens);
+        for model in &models[1..] {
+            same_tokens("models", model, first)?;
         }
-        let vocabulary = |model: &Model| model.architecture.vocab_size;
-        for model in models {
-            if let Some(other) = against.filter(|other| vocabulary(other) != vocabulary(model)) {
-                let reason = format!(
-                    "its vocabulary has {} tokens, that of the model {}",
-                    vocabulary(other),
-                    vocabulary(model)
-                );
-                return Err(Error::config("against", reason));
+        if let Some(against) = against {
+            same_tokens("against", against, first)?;
+        }
+        let length = config.sequence_length;
+        let (mut windows, reading) = match config.windows {
+            WindowRule::Sequences => text.measured(first, length)?,
+            WindowRule::LlamaCpp => text.measured_by_llama_cpp(first, length)?,
+        };
+        match config.windows {
+            WindowRule::Sequences if config.tokens > 0 => windows.truncate(config.tokens),
+            // Whole ones only.
+            WindowRule::LlamaCpp if config.tokens > 0 => {
+                windows.truncate((config.tokens / length).max(1) * length);
             }
+            _ => {}
         }
         let arithmetic = match config.arithmetic {
             ArithmeticConfig::Auto => Arithmetic::Auto,
@@ -108,9 +113,8 @@ impl EvaluationRun {
 
     /// The means over what has been measured so far, of every model.
     pub fn finish(&self) -> Vec<EvaluationRecord> {
-        let reading = (!self.reading.is_silent()).then_some(&self.reading);
         let record = |evaluation| EvaluationRecord {
-            reading: reading.cloned(),
+            reading: Some(self.reading.clone()),
             ..EvaluationRecord::from(evaluation)
         };
         self.scoring.evaluations().into_iter().map(record).collect()

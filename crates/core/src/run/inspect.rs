@@ -111,6 +111,7 @@ pub fn inspect(model: &Model) -> Inspection {
         max_positions: a.max_positions,
         tied_head: a.tied_head,
         tokenizer: model.tokenizer.as_ref().map(|t| t.vocabulary.name().to_string()),
+        end_tokens: model.tokenizer.as_ref().map_or(vec![], |t| t.vocabulary.end_tokens()),
         has_chat_template: model.chat_template.is_some(),
         target: model.quantization.as_ref().map(|q| q.target.clone()),
         tensor_types,

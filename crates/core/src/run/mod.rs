@@ -14,12 +14,13 @@ pub(crate) mod quantize;
 mod quantized_model;
 mod record;
 pub mod report;
+mod same_tokens;
 pub mod save;
 mod validation;
 
 pub use crate::cancel::Cancel;
 pub use crate::config::options::{
-    ArithmeticConfig, ChatMessage, EvaluateConfig, GenerationConfig, RunConfig,
+    ArithmeticConfig, ChatMessage, EvaluateConfig, GenerationConfig, RunConfig, WindowRule,
 };
 pub use crate::config::parse_config;
 pub use crate::config::recipe_input::{RecipeInput, resolve};

@@ -353,8 +353,13 @@ pub(super) fn provenance(
             .filter_map(|r| r.as_object_mut())
         {
             record.remove("tokensPerSecond");
+            record.remove("reading");
         }
         out.insert("metrics".to_owned(), metrics.to_string());
+    }
+    // How the text that these were measured on was read.
+    if let Some(reading) = evaluations.values().find_map(|record| record.reading.as_ref()) {
+        out.insert("validation".to_owned(), reading.notes.join("; "));
     }
     out
 }

@@ -123,6 +123,8 @@ pub struct Inspection {
     pub tied_head: bool,
     /// llama.cpp's name of the pre-tokenizer; null without a tokenizer.
     pub tokenizer: Option<String>,
+    /// Ids of the tokens that end a generation, ascending.
+    pub end_tokens: Vec<u32>,
     /// Whether there is a chat template.
     pub has_chat_template: bool,
     /// Target of a quantized model, null for a float one.

@@ -102,14 +102,15 @@ impl Validation {
             Ok(self.scored(network, against, self.windows.clone(), cancel)?.into())
         };
         let mut records = Evaluations::new();
-        let mut record =
-            |subject: &str, measure: &dyn Fn() -> Result<EvaluationRecord>| -> Result<()> {
-                events(Event::Phase { name: "evaluate".into(), detail: subject.into() });
-                let measured = measure()?;
-                events(Event::Eval { subject: subject.into(), evaluation: measured.clone() });
-                records.insert(subject.to_owned(), measured);
-                Ok(())
-            };
+        let mut record = |subject: &str,
+                          measure: &dyn Fn() -> Result<EvaluationRecord>|
+         -> Result<()> {
+            events(Event::Phase { name: "evaluate".into(), detail: subject.into() });
+            let measured = EvaluationRecord { reading: Some(self.reading.clone()), ..measure()? };
+            events(Event::Eval { subject: subject.into(), evaluation: measured.clone() });
+            records.insert(subject.to_owned(), measured);
+            Ok(())
+        };
         record("fp", &|| score(None))?;
         // Static scales are calibrated by the trainer, so a grid with them has no untrained result;
         // without training the result is the rounded model.

@@ -103,6 +103,15 @@ pub(super) fn beyond<'a>(container: &Container<'a>) -> (Vec<&'a str>, usize) {
 
 /// The family that `general.architecture` names, and that name.
 fn read_family<'a>(metadata: &Metadata<'a>) -> Result<(&'static dyn Family, &'a str)> {
+    if metadata.get(keys::ADAPTER_TYPE).is_some() {
+        return Err(Error::Unsupported {
+            file: metadata.file.into(),
+            name: "an adapter".into(),
+            reason: "it holds only what is added to a model: merge it (llama.cpp's \
+                     llama-export-lora) and load the merged file"
+                .into(),
+        });
+    }
     let architecture = metadata.string(keys::ARCHITECTURE)?;
     let architecture = metadata.required(keys::ARCHITECTURE, architecture)?;
     let has = |key: &str| metadata.get(&keys::of(architecture, key)).is_some();

@@ -97,6 +97,8 @@ pub const REMOVE_EXTRA_WHITESPACES: &str = "tokenizer.ggml.remove_extra_whitespa
 pub const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 /// Strings: pairs of tokens with a space between, in order of rank.
 pub const MERGES: &str = "tokenizer.ggml.merges";
+/// String: what an adapter is one of; no model has it.
+pub const ADAPTER_TYPE: &str = "adapter.type";
 /// u32: id of the token that begins a text.
 pub const BOS: &str = "tokenizer.ggml.bos_token_id";
 /// u32: id of the token that ends a text.
@@ -105,6 +107,13 @@ pub const EOS: &str = "tokenizer.ggml.eos_token_id";
 pub const EOT: &str = "tokenizer.ggml.eot_token_id";
 /// u32: id of the token that ends a message.
 pub const EOM: &str = "tokenizer.ggml.eom_token_id";
+/// u32: ids of tokens for which llama.cpp stops although they are there for filling in the middle of
+/// a text: padding, the name of a repository, the separator of files.
+pub const FIM_ENDS: [&str; 3] = [
+    "tokenizer.ggml.fim_pad_token_id",
+    "tokenizer.ggml.fim_rep_token_id",
+    "tokenizer.ggml.fim_sep_token_id",
+];
 /// u32: id of the token that stands for what has no other.
 pub const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 /// u32: id of the token that fills up short sequences.

@@ -8,6 +8,7 @@
 mod architecture;
 mod container;
 mod describe;
+mod ends;
 mod entries;
 mod fields;
 mod files;

@@ -1,7 +1,7 @@
 //! Tokenizer keys of GGUF to [`Vocabulary`] and back.
 
 use super::metadata::{Metadata, Value, error_at};
-use super::{caps, keys};
+use super::{caps, ends, keys};
 use crate::error::{Error, Result};
 use crate::tokenizer::{
     Prefix, Spaces, TokenKind, Tokenizer, TokenizerModel, Vocabulary, pre, unused_token,
@@ -138,10 +138,7 @@ fn read_roles(
     vocabulary.eos = id(keys::EOS, eos)?;
     vocabulary.unknown = id(keys::UNKNOWN, unknown)?;
     vocabulary.padding = id(keys::PADDING, padding)?;
-    let ends = [id(keys::EOT, None)?, id(keys::EOM, None)?];
-    let eos = vocabulary.eos;
-    vocabulary.ends = ends.into_iter().flatten().filter(|&end| Some(end) != eos).collect();
-    vocabulary.ends.dedup();
+    ends::read(vocabulary, &mut |key| id(key, None))?;
     let adds_bos = match vocabulary.model {
         TokenizerModel::ByteLevel => pre::find(&vocabulary.pre).is_some_and(|pre| pre.adds_bos),
         TokenizerModel::Scores | TokenizerModel::Merges => true,

@@ -7,9 +7,9 @@
 
 use super::container::DEFAULT_ALIGNMENT;
 use super::entries::{Entries, put_string};
-use super::metadata::ValueType;
+use super::metadata::{Carried, ValueType};
 use super::vocabulary::for_file;
-use super::{FORMAT, GgmlType, caps, fields, keys, quantization, rope};
+use super::{FORMAT, GgmlType, caps, ends, fields, keys, quantization, rope};
 use crate::architecture::fields::Form;
 use crate::architecture::storage::{self, Stored};
 use crate::architecture::{Architecture, Role, family};
@@ -19,6 +19,7 @@ use crate::forms;
 use crate::model::{Model, Tensor, TensorData};
 use crate::tokenizer::{Prefix, TokenKind, TokenizerModel, Vocabulary, unused_token};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Write;
 
 const VERSION: u32 = 3;
@@ -285,7 +286,7 @@ fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
     model.architecture.check_family(FORMAT)?;
     fields::write(&model.architecture, name, &mut entries)?;
     if let Some(tokenizer) = &model.tokenizer {
-        write_vocabulary(&tokenizer.vocabulary, &model.architecture, &mut entries)?;
+        write_vocabulary(&tokenizer.vocabulary, &model.architecture, &model.carried, &mut entries)?;
     }
     if let Some(template) = &model.chat_template {
         entries.string(keys::CHAT_TEMPLATE, template, caps::CHAT_TEMPLATE_BYTES)?;
@@ -314,6 +315,7 @@ fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
 fn write_vocabulary(
     v: &Vocabulary,
     architecture: &Architecture,
+    carried: &BTreeMap<String, Carried>,
     entries: &mut Entries,
 ) -> Result<()> {
     if v.tokens.len() > architecture.vocab_size {
@@ -359,14 +361,11 @@ fn write_vocabulary(
     if v.spaces.collapse {
         entries.boolean(keys::REMOVE_EXTRA_WHITESPACES, true);
     }
-    for (key, id) in [
-        (keys::BOS, v.bos),
-        (keys::EOS, v.eos),
-        (keys::EOT, v.ends.first().copied()),
-        (keys::EOM, v.ends.get(1).copied()),
-        (keys::UNKNOWN, v.unknown),
-        (keys::PADDING, v.padding),
-    ] {
+    // Without it llama.cpp takes token 11 of byte-level BPE for the end, whatever that is.
+    let eos = v.eos.or_else(|| v.end_tokens().first().copied());
+    let roles = [(keys::BOS, v.bos), (keys::EOS, eos)];
+    let others = [(keys::UNKNOWN, v.unknown), (keys::PADDING, v.padding)];
+    for (key, id) in roles.into_iter().chain(ends::written(v, carried)?).chain(others) {
         if let Some(id) = id {
             entries.u32(key, id as usize)?;
         }

@@ -14,6 +14,7 @@ mod json;
 mod merge;
 pub mod pre;
 mod protobuf;
+mod same;
 mod search;
 mod sentence_piece;
 mod spaces;
@@ -23,6 +24,8 @@ pub mod train;
 mod unigram;
 mod vocabulary;
 
+pub(crate) use json::class_of_model;
+pub use same::Difference;
 pub use spaces::{Prefix, Spaces};
 pub use stream::TokenStream;
 pub use vocabulary::{

@@ -130,6 +130,9 @@ pub struct Vocabulary {
     /// Other tokens that end a generation, as the files name them (end of turn first, then end of
     /// message); see [`Self::end_tokens`].
     pub ends: Vec<u32>,
+    /// End of turn and end of message as a GGUF file has them, where these are not the first and the
+    /// second of `ends`.
+    pub turn_and_message: Option<[Option<u32>; 2]>,
     /// Id of the token that stands for what has no other.
     pub unknown: Option<u32>,
     /// Id of the token that fills up short sequences.
@@ -302,7 +305,8 @@ impl Vocabulary {
     }
 
     fn check_roles(&self) -> Result<()> {
-        let ends = self.ends.iter().map(|&id| ("end", Some(id)));
+        let ends = self.turn_and_message.iter().flatten().flatten().chain(&self.ends);
+        let ends = ends.map(|&id| ("end", Some(id)));
         let strips = self.strips.iter().map(|strip| ("stripping", Some(strip.id)));
         let roles = [
             ("bos", self.bos),

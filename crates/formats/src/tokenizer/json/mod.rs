@@ -12,5 +12,5 @@ mod slow;
 mod write;
 
 pub use read::read;
-pub use slow::{Sides, read_merges, read_model};
+pub use slow::{Sides, class_of_model, read_merges, read_model};
 pub use write::{write, write_config};

@@ -5,6 +5,7 @@ use super::read::{MAX_FILE_BYTES, check_depth, check_size, from_parts, read_conf
 use super::schema::{
     AddedToken, Bpe, Capped, Config, Entries, File, Merge, Pattern, SlowConfig, Step, TokenName,
 };
+use crate::encoding;
 use crate::error::{Error, Result};
 use crate::json::typed;
 use crate::tokenizer::pre;
@@ -18,8 +19,23 @@ use std::collections::BTreeMap;
 /// The classes of vocab.json and merges.txt whose words we know, with llama.cpp's name for them.
 const CLASSES: [(&str, &str); 3] =
     [("GPT2Tokenizer", "gpt-2"), ("CodeGenTokenizer", "gpt-2"), ("Qwen2Tokenizer", "qwen2")];
+/// The class of a model's tokenizer where no file names it.
+const MODELS: [(&str, &str); 7] = [
+    ("gpt2", "GPT2Tokenizer"),
+    ("starcoder2", "GPT2Tokenizer"),
+    ("qwen2", "Qwen2Tokenizer"),
+    ("qwen2_moe", "Qwen2Tokenizer"),
+    ("qwen3", "Qwen2Tokenizer"),
+    ("qwen3_moe", "Qwen2Tokenizer"),
+    ("qwen3_next", "Qwen2Tokenizer"),
+];
 /// What these classes end a text with if nothing else is said.
 const DEFAULT_EOS: &str = "<|endoftext|>";
+
+/// The class of the tokenizer of a `model_type`, which transformers takes if no file names one.
+pub fn class_of_model(model_type: &str) -> Option<&'static str> {
+    MODELS.iter().find(|(model, _)| *model == model_type).map(|(_, class)| *class)
+}
 
 /// Side files of a tokenizer without a tokenizer.json.
 #[derive(Clone, Copy, Default)]
@@ -113,7 +129,11 @@ pub fn read_merges(
     });
     let byte_level =
         Step { add_prefix_space: Some(false), use_regex: Some(false), ..step("ByteLevel") };
-    let merges = String::from_utf8_lossy(merges);
+    let merges = encoding::text(merges.to_vec()).map_err(|e| Error::Format {
+        file: format!("{file} (merges.txt)"),
+        offset: e.offset as u64,
+        reason: e.reason,
+    })?;
     let first = if merges.starts_with("#version") { 1 } else { 0 };
     let lines = merges.lines().skip(first).filter(|line| !line.is_empty());
     let parsed = File {
