@@ -1,7 +1,8 @@
 //! Writing: a temporary file next to the target is written, synced and renamed.
 
+use crate::architecture::Architecture;
+use crate::architecture::fields::Form;
 use crate::architecture::storage::{self, Columns};
-use crate::architecture::{Architecture, Form};
 use crate::error::{Error, Result};
 use crate::load::load;
 use crate::model::Model;
