@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { access, constants, readFile } from 'node:fs/promises'
 import { dirname, resolve as resolvePath } from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
@@ -135,6 +136,15 @@ export function runOf(command: Command): Partial<RunConfig> {
   const { output } = command.opts() as { output?: string }
   const runFolder = output === undefined ? {} : { runFolder: defaultRunFolder(output) }
   return { ...runFolder, ...given(command, RUN_OPTIONS), output }
+}
+
+/** Refuses a report that would take the place of a file; of the output Rust looks after. */
+export function mustBeNew({ report, overwrite }: { report?: string; overwrite?: boolean }): void {
+  if (report === undefined || overwrite) return
+  const there = Object.values(reportPaths(report)).find((file) => existsSync(file))
+  if (there === undefined) return
+  const reason = `${there} is there already; use another name, or --overwrite`
+  throw new HalfstepError('ERR_CONFIG', `--report: ${reason}`, { field: 'report', reason })
 }
 
 /**
