@@ -14,8 +14,8 @@ use halfstep::run::{RecipeInput, load, quantize_loaded, quantize_on, save};
 use halfstep::{Error, Event, Model};
 use halfstep_formats::tokenizer::TokenKind;
 use halfstep_formats::write::{FileFormat, to_bytes};
+use halfstep_formats::{Tensor, TensorData};
 use halfstep_kernels::rng::Rng;
-use narrow_demo::narrow_demo;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,13 +24,29 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-mod narrow_demo;
-
 fn assets() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets")
 }
 
-static MODEL: LazyLock<Model> = LazyLock::new(|| narrow_demo(&assets()));
+/// A corner of the demo model: two layers, 64 columns, one head.
+static MODEL: LazyLock<Model> = LazyLock::new(|| {
+    let demo = load(&assets().join("demo").display().to_string()).expect("the demo model");
+    let architecture = demo.architecture.resized(|sizes| {
+        (sizes.layers, sizes.hidden_size, sizes.intermediate_size) = (2, 64, 128);
+        (sizes.heads, sizes.kv_heads) = (1, 1);
+    });
+    let tensors = architecture.tensors().into_iter().map(|spec| {
+        let (rows, cols) = match spec.shape[..] {
+            [rows, cols] => (rows, cols),
+            _ => (1, spec.shape[0]),
+        };
+        let mut values = vec![0.0; rows * cols];
+        let tensor = &demo.tensors[&spec.name];
+        values.chunks_mut(cols).enumerate().for_each(|(row, out)| tensor.read(row, 0, out));
+        (spec.name, Tensor { shape: spec.shape, data: TensorData::F32(values) })
+    });
+    Model { tensors: tensors.collect(), architecture, ..Model::clone(&demo) }
+});
 
 fn scratch(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kept-{name}"));
@@ -59,7 +75,7 @@ const JOBS: [(&str, &str); 6] = [
     ),
     (
         "two-stages",
-        r#"{"kind": "efficientqat", "weights": 2, "groupSize": 64, "endTokens": 128, "train":
+        r#"{"kind": "efficientqat", "weights": 2, "groupSize": 64, "endTokens": 160, "train":
             {"samples": 4, "sequenceLength": 32, "batch": 2, "epochs": 1}}"#,
     ),
     (
@@ -156,30 +172,35 @@ struct Faulty {
     faults: Arc<Faults>,
 }
 
-/// Writes through, and is at a point before the first byte, after it and behind the last.
+/// Writes through, and is at a point before the first byte, in the middle of the first piece, at
+/// every quarter of a MiB (about what becomes a call of the system) and behind the last byte.
 struct Watched<'a> {
     out: &'a mut dyn Write,
     faults: &'a Faults,
     place: String,
-    begun: bool,
+    written: usize,
 }
+
+/// Bytes between two points of a write.
+const PIECE: usize = 1 << 18;
 
 impl Write for Watched<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.faults.reach(&format!(
-            "{}:{}",
-            self.place,
-            if self.begun { "more" } else { "begin" }
-        ))?;
-        if !self.begun {
+        let before = self.written;
+        if before == 0 {
+            self.faults.reach(&format!("{}:begin", self.place))?;
             // Half of the first piece alone is in the file.
-            self.begun = true;
-            let half = self.out.write(&bytes[..bytes.len().div_ceil(2)])?;
+            self.written = self.out.write(&bytes[..bytes.len().div_ceil(2)])?;
             self.out.flush()?;
             self.faults.reach(&format!("{}:half", self.place))?;
-            return Ok(half);
+            return Ok(self.written);
         }
-        self.out.write(bytes)
+        let written = self.out.write(bytes)?;
+        self.written += written;
+        if before / PIECE < self.written / PIECE {
+            self.faults.reach(&format!("{}:more", self.place))?;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -206,7 +227,7 @@ impl Store for Faulty {
         faults.clock.fetch_add(faults.write_seconds, Ordering::Relaxed);
         let inner = |out: &mut dyn Write| {
             faults.reach(&format!("{place}:before"))?;
-            let mut out = Watched { out, faults, place: place.clone(), begun: false };
+            let mut out = Watched { out, faults, place: place.clone(), written: 0 };
             write(&mut out)?;
             // As the sync of the file, which follows.
             faults.reach(&format!("{place}:end"))
@@ -446,6 +467,20 @@ fn a_run_that_is_killed_at_any_time_ends_in_the_same_file() {
     println!("{kills} kills at random times in {runs} runs");
 }
 
+/// A folder with all that is in it.
+fn copied(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copied(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("a copy");
+        }
+    }
+}
+
 /// A disk that is full, or fails, in the middle of one save: the error is typed, the checkpoint
 /// before is whole, and the run goes on from it.
 #[test]
@@ -457,20 +492,19 @@ fn a_disk_that_fails_at_any_operation_of_a_save_costs_that_save_alone() {
     let whole =
         run(job, &settings(job, &scratch("disk-whole"), false, 2), &Host::default(), &mut |_| {})
             .expect("a run");
-    // Two steps and a checkpoint each; the third, cancelled, makes the save that fails.
-    let begin = |folder: &Path| {
-        let host = Host::default();
-        let mut stop = |event: &Event| {
-            if matches!(event, Event::Checkpoint { step: 3, .. }) {
-                host.cancel.cancel();
-            }
-        };
-        let stopped = run(job, &settings(job, folder, false, 2), &host, &mut stop);
-        assert!(matches!(stopped, Err(Error::Cancelled { resume: Some(_) })));
+    // Three steps and a checkpoint each; the fourth, cancelled, makes the save that fails.
+    let begun = scratch("disk-begun");
+    let first = Host::default();
+    let mut stop = |event: &Event| {
+        if matches!(event, Event::Checkpoint { step: 3, .. }) {
+            first.cancel.cancel();
+        }
     };
+    let stopped = run(job, &settings(job, &begun, false, 2), &first, &mut stop);
+    assert!(matches!(stopped, Err(Error::Cancelled { resume: Some(_) })));
     let fails = |fail: Option<(usize, i32, bool)>| {
         let folder = scratch("disk");
-        begin(&folder);
+        copied(&begun, &folder);
         let faults = Arc::new(Faults { fail, ..Faults::default() });
         let host = host(&faults);
         let mut stop = |event: &Event| {
@@ -652,13 +686,13 @@ fn what_is_known_to_fail_is_refused_before_work() {
     // Enough for the file, not for states of value and two moments in f32.
     refuse(
         &with_output,
-        &small(12_000_000),
+        &small(1_000_000),
         "ERR_DATA",
-        &["run", "12000000 bytes free", "checkpoints"],
+        &["run", "1000000 bytes free", "checkpoints"],
     );
     // Enough for 2.2 of them.
     let run_of = RunConfig { run_folder: Some(path("fits")), ..settings(job, &folder, false, 2) };
-    run(job, &run_of, &small(80_000_000), &mut |_| {}).expect("there is space");
+    run(job, &run_of, &small(7_000_000), &mut |_| {}).expect("there is space");
     assert!(!folder.join("new.gguf").exists() && folder.join("home/notes.txt").exists());
     println!("{refused} runs refused before work");
 }
@@ -739,7 +773,7 @@ fn weights_that_cannot_be_encoded_are_named_before_work() {
     let damaged = |name: &str, at: usize, value: f32| {
         let mut model = MODEL.clone();
         let tensor = model.tensors.get_mut(name).expect(name);
-        let halfstep_formats::TensorData::F32(values) = &mut tensor.data else { panic!("f32") };
+        let TensorData::F32(values) = &mut tensor.data else { panic!("f32") };
         values[at] = value;
         model
     };
@@ -747,14 +781,14 @@ fn weights_that_cannot_be_encoded_are_named_before_work() {
     let norm = format!("model.layers.{last}.post_attention_layernorm.weight");
     let down = format!("model.layers.{last}.mlp.down_proj.weight");
     let embedding = "model.embed_tokens.weight";
-    let width = MODEL.architecture.hidden_size;
+    let (width, cols) = (MODEL.architecture.hidden_size, MODEL.tensors[&down].cols());
     let mut named = 0;
     for (name, at, value, row) in [
         (norm.as_str(), 3, f32::NAN, 0),
         ("model.norm.weight", 0, f32::INFINITY, 0),
-        (down.as_str(), 256 * 5 + 7, f32::NAN, 5),
-        (down.as_str(), 256 * 6, f32::NEG_INFINITY, 6),
-        (down.as_str(), 256 * 7, 3e38, 7),
+        (down.as_str(), cols * 5 + 7, f32::NAN, 5),
+        (down.as_str(), cols * 6, f32::NEG_INFINITY, 6),
+        (down.as_str(), cols * 7, 3e38, 7),
         (embedding, width * 40 + 1, f32::NAN, 40),
     ] {
         let (model, mut worked) = (damaged(name, at, value), false);

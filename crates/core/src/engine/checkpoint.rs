@@ -87,7 +87,8 @@ impl Manifest {
         match format {
             FORMAT => {
                 let found: Self = serde_json::from_slice(text).map_err(said)?;
-                let whole = found.clone().sealed().and_then(|sealed| sealed.text()).map_err(said)?;
+                let whole =
+                    found.clone().sealed().and_then(|sealed| sealed.text()).map_err(said)?;
                 if whole.as_bytes() != text {
                     return Err("it is damaged: its own hash differs".into());
                 }
@@ -293,5 +294,115 @@ impl std::io::Write for Tee<'_> {
     }
     fn flush(&mut self) -> std::io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::Cancel;
+    use crate::host::Host;
+    use halfstep_formats::safetensors::Dtype;
+    use halfstep_kernels::ops::gemm::Precision;
+    use halfstep_kernels::rng::Rng;
+
+    const ARITHMETIC: Arithmetic = Arithmetic { integer_forward: false, precision: Precision::F32 };
+
+    fn written(store: &dyn Store, number: u64) -> PathBuf {
+        let values: Vec<u8> = (0..4096).map(|i| (i * 7 + number as usize) as u8).collect();
+        let entry = Entry {
+            name: "value/weight".into(),
+            dtype: Dtype::F32,
+            shape: vec![values.len() / 4],
+            data: values.into(),
+        };
+        let of = ("step", number);
+        write(store, Path::new("run"), of, vec![entry], "this run", ARITHMETIC).expect("written")
+    }
+
+    fn put_back(store: &dyn Store, path: &Path, bytes: &[u8]) {
+        store.write(path, Box::new(|out| out.write_all(bytes))).expect("written");
+    }
+
+    /// What a resumed run reads, if it reads anything.
+    fn read(store: &dyn Store, path: &Path) -> std::result::Result<Vec<u8>, Unusable> {
+        Ok(state(store, path, &verify(store, path, "this run")?)?)
+    }
+
+    /// Every bit of the manifest, and as many of the state; every length of both.
+    #[test]
+    fn every_flipped_bit_and_every_missing_end_is_found_before_use() {
+        let host = Host::in_memory(|| 0.0, Cancel::default());
+        let store = &*host.store;
+        let (path, whole) = (written(store, 7), |path: &Path| store.read(path).expect("a file"));
+        let good = read(store, &path).expect("it is whole");
+        let mut rng = Rng { seed: 5, stream: 0, counter: 0 };
+        let (mut flips, mut cuts) = (0, 0);
+        for name in [MANIFEST, STATE] {
+            let file = path.join(name);
+            let bytes = whole(&file);
+            let bits = bytes.len() * 8;
+            let chosen: Vec<usize> = match name {
+                MANIFEST => (0..bits).collect(),
+                _ => (0..1000).map(|_| rng.below(bits as u64) as usize).collect(),
+            };
+            for bit in chosen {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                put_back(store, &file, &damaged);
+                assert!(read(store, &path).is_err(), "bit {bit} of {name}");
+                flips += 1;
+            }
+            for end in (0..bytes.len()).step_by(if name == MANIFEST { 1 } else { 4 }) {
+                put_back(store, &file, &bytes[..end]);
+                assert!(read(store, &path).is_err(), "{name} cut to {end} bytes");
+                cuts += 1;
+            }
+            put_back(store, &file, &[&bytes[..], b" "].concat());
+            assert!(read(store, &path).is_err(), "{name} with a byte more");
+            put_back(store, &file, &bytes);
+        }
+        assert_eq!(read(store, &path).expect("it is whole again"), good);
+        println!("{flips} flipped bits and {cuts} cut files, each found before use");
+        assert!(flips >= 1000 && cuts >= 1000);
+    }
+
+    #[test]
+    fn a_manifest_of_the_version_before_is_read_and_a_renamed_folder_is_not() {
+        let host = Host::in_memory(|| 0.0, Cancel::default());
+        let store = &*host.store;
+        let path = written(store, 7);
+        let good = read(store, &path).expect("it is whole");
+        let bytes = store.read(&path.join(STATE)).expect("a file");
+        let older = serde_json::json!({
+            "format": 2, "version": "0.1.0", "step": 7, "run": "this run",
+            "arithmetic": ARITHMETIC, "bytes": bytes.len(),
+            "blake3": blake3::hash(&bytes).to_hex().to_string(),
+        });
+        put_back(store, &path.join(MANIFEST), older.to_string().as_bytes());
+        assert_eq!(read(store, &path).expect("it is read"), good);
+        assert_eq!(read(store, &written(store, 7)).expect("and replaced by one of today"), good);
+        let newer = br#"{"format": 4, "what": "is not known"}"#;
+        put_back(store, &path.join(MANIFEST), newer);
+        let Err(Unusable::Damaged(e)) = read(store, &path) else { panic!("it was read") };
+        assert!(e.to_string().contains("its format is 4"), "{e}");
+        written(store, 7);
+        store.rename(&path, Path::new("run/step-00000009")).expect("renamed");
+        assert!(read(store, Path::new("run/step-00000009")).is_err());
+    }
+
+    #[test]
+    fn a_whole_checkpoint_is_not_written_again_and_a_damaged_one_is() {
+        let host = Host::in_memory(|| 0.0, Cancel::default());
+        let store = &*host.store;
+        let path = written(store, 7);
+        let (good, mark) = (read(store, &path).expect("it is whole"), path.join("mark"));
+        put_back(store, &mark, b"");
+        written(store, 7);
+        assert!(store.exists(&mark), "the folder is the one that was there");
+        put_back(store, &path.join(STATE), b"damaged");
+        written(store, 7);
+        assert!(!store.exists(&mark) && read(store, &path).expect("it is whole") == good);
+        assert_eq!(store.list(Path::new("run")).expect("a list"), [path], "nothing else is left");
     }
 }

@@ -181,9 +181,10 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
                     name: "pack".into(),
                     detail: "codes and scales as the last forward used them".into(),
                 });
-                let packed = self.trainer.settle().and_then(|()| {
-                    self.trainer.packed(self.inputs.model, &self.inputs.recipe)
-                });
+                let packed = self
+                    .trainer
+                    .settle()
+                    .and_then(|()| self.trainer.packed(self.inputs.model, &self.inputs.recipe));
                 Next::Measure(Box::new(packed.map_err(|e| self.kept(e, events))?))
             }
             Next::Measure(packed) => {
@@ -248,9 +249,8 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
     /// An error after which the state of training is still there: says where.
     fn kept(&self, e: Error, events: &mut dyn FnMut(Event)) -> Error {
         let folder = self.checkpoints.as_ref().map(|checkpoints| &checkpoints.folder);
-        let there = folder.filter(|folder| {
-            state::any(&*self.inputs.host.store, folder).unwrap_or(false)
-        });
+        let there =
+            folder.filter(|folder| state::any(&*self.inputs.host.store, folder).unwrap_or(false));
         if let Some(folder) = there.filter(|_| !e.is_cancelled()) {
             let folder = folder.display();
             events(Event::Warning {

@@ -94,3 +94,31 @@ fn sweep(store: &dyn Store, folder: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::Cancel;
+    use crate::host::Host;
+
+    #[test]
+    fn half_written_checkpoints_go_and_what_is_whole_stays() {
+        let host = Host::in_memory(|| 0.0, Cancel::default());
+        let (store, folder) = (&*host.store, Path::new("run"));
+        let make = |name: &str| store.create_folder(&folder.join(name)).expect("a folder");
+        for name in [".step-00000001.partial", "stage-1/.step-00000002.partial", "step-00000003"] {
+            make(name);
+        }
+        let manifest = folder.join("step-00000003/manifest.json");
+        store.write(&manifest, Box::new(|_| Ok(()))).expect("a file");
+        let held = RunFolder::open(store, folder).expect("it is free");
+        let mut left = store.list(folder).expect("a list");
+        left.retain(|path| !path.ends_with(LOCK));
+        assert_eq!(left, [folder.join("stage-1"), folder.join("step-00000003")]);
+        assert_eq!(store.list(&folder.join("stage-1")).expect("a list").len(), 0);
+        let e = RunFolder::open(store, folder).map(|_| ()).expect_err("it is in use");
+        assert_eq!(e.code(), "ERR_CHECKPOINT", "{e}");
+        drop(held);
+        RunFolder::open(store, folder).expect("it is free again");
+    }
+}

@@ -35,7 +35,9 @@ pub(super) fn check_input(run: &RunConfig, input: &Path, store: &dyn Store) -> R
     let Some(output) = run.output.as_ref().filter(|_| !run.overwrite) else { return Ok(()) };
     let path = Path::new(output);
     let reason = if store.is_same(path, input) {
-        format!("{output} is the model itself, which would be lost; use another name, or set overwrite")
+        format!(
+            "{output} is the model itself, which would be lost; use another name, or set overwrite"
+        )
     } else if store.is_folder(input) && store.is_inside(path, input) {
         format!(
             "{output} lies in the folder of the model, {}, which would then hold two; use another folder, or set overwrite",

@@ -94,11 +94,18 @@ fn unencodable(model: &Model, spec: &TensorSpec, tensor: &Tensor, row: usize) ->
     tensor.read(row, 0, &mut values);
     let column = values.iter().position(|x| !x.is_finite()).unwrap_or(0);
     let value = values.get(column).copied().unwrap_or(f32::NAN);
-    let place = if tensor.shape.len() > 1 { format!("column {column}") } else { format!("element {column}") };
+    let place = if tensor.shape.len() > 1 {
+        format!("column {column}")
+    } else {
+        format!("element {column}")
+    };
     Error::Format(halfstep_formats::Error::Unencodable {
         format: spec.name.clone(),
         row,
-        reason: format!("{place} is {value}; the file of {} is damaged, or its training failed", model.name),
+        reason: format!(
+            "{place} is {value}; the file of {} is damaged, or its training failed",
+            model.name
+        ),
     })
 }
 
