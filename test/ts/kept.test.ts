@@ -167,6 +167,23 @@ describe('a run whose output nobody takes', () => {
     closeSync(full)
   })
 
+  it('goes on when the reader stops reading', async () => {
+    const name = 'stalled.gguf'
+    const words = args(name).map((word) => (word === '16384' ? '131072' : word))
+    const child = spawn(process.execPath, [cli, ...words], { cwd: folder, stdio: 'pipe' })
+    const ended = new Promise((done) => child.on('close', done))
+    // Over a thousand steps are more than a pipe holds.
+    while (!existsSync(join(folder, name)) && child.exitCode === null)
+      await new Promise((done) => setTimeout(done, 50))
+    expect({ code: child.exitCode, file: existsSync(join(folder, name)) }).toEqual({
+      code: null,
+      file: true,
+    })
+    child.stdout.resume()
+    child.stderr.resume()
+    expect(await ended).toBe(0)
+  })
+
   it('goes on when both are closed from the beginning', async () => {
     const words = args('none.gguf').map((word) => `'${word}'`)
     const line = `exec '${process.execPath}' '${cli}' ${words.join(' ')} >&- 2>&-`

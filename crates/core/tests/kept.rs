@@ -388,8 +388,9 @@ struct Unbroken {
 }
 
 impl Unbroken {
-    fn of(job: &str) -> Self {
-        let folder = scratch(&format!("unbroken-{job}"));
+    /// In a folder of the test that asks: tests run at the same time.
+    fn of(job: &str, test: &str) -> Self {
+        let folder = scratch(&format!("unbroken-{test}-{job}"));
         let began = Instant::now();
         assert!(start(job, &folder, false, 2, None).wait().expect("an end").success(), "{job}");
         let time = began.elapsed();
@@ -410,7 +411,7 @@ impl Unbroken {
 fn a_run_that_is_killed_at_any_named_point_ends_in_the_same_file() {
     let (mut names, mut crashes) = (BTreeSet::new(), 0);
     for (job, _) in JOBS {
-        let unbroken = Unbroken::of(job);
+        let unbroken = Unbroken::of(job, "named");
         let mut times = BTreeMap::new();
         for point in &unbroken.points {
             *times.entry(point.clone()).or_insert(0) += 1;
@@ -419,7 +420,7 @@ fn a_run_that_is_killed_at_any_named_point_ends_in_the_same_file() {
         let new: Vec<_> = times.into_iter().filter(|(point, _)| !names.contains(point)).collect();
         for (point, times) in new {
             for time in BTreeSet::from([1, times]) {
-                let (folder, at) = (scratch("killed"), format!("{point}@{time}"));
+                let (folder, at) = (scratch("killed-named"), format!("{point}@{time}"));
                 let killed = start(job, &folder, false, 2, Some(&at)).wait().expect("an end");
                 assert!(!killed.success(), "{job}: {at} was not reached");
                 let threads = 1 + crashes % 4;
@@ -441,7 +442,7 @@ fn a_run_that_is_killed_at_any_time_ends_in_the_same_file() {
     let wanted = std::env::var("HALFSTEP_KILLS").ok().map_or(10, |n| n.parse().expect("a number"));
     let seed = std::env::var("HALFSTEP_SEED").ok().map_or(18, |n| n.parse().expect("a number"));
     let (mut rng, mut kills, mut runs) = (Rng { seed, stream: 0, counter: 0 }, 0, 0);
-    let unbroken = JOBS.map(|(job, _)| (job, Unbroken::of(job)));
+    let unbroken = JOBS.map(|(job, _)| (job, Unbroken::of(job, "any-time")));
     while kills < wanted {
         let (job, unbroken) = &unbroken[runs % JOBS.len()];
         let (folder, mut resume) = (scratch("killed-any-time"), false);

@@ -68,7 +68,7 @@ export function quantizeCommand(): Command {
       async (signal) => {
         printingIsCourtesy()
         await mustBeWritable(options)
-        mustBeNew(options)
+        await mustBeNew(options)
         const model = await loadModel(path, signal)
         const record = options.report !== undefined
         const settings = { ...runOf(command), record }
