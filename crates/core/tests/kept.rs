@@ -543,6 +543,67 @@ fn a_disk_that_fails_at_any_operation_of_a_save_costs_that_save_alone() {
     assert!(operations >= 10);
 }
 
+/// One bit or the end of a checkpoint's file, at random: the run says so and goes on from the one
+/// before, every time.
+#[test]
+fn a_damaged_checkpoint_is_found_before_use_and_the_one_before_taken() {
+    const PLACES: usize = 1000;
+    let (job, folder) = ("accumulation", scratch("damaged"));
+    let first = Host::default();
+    let mut stop = |event: &Event| {
+        if matches!(event, Event::Checkpoint { step: 3, .. }) {
+            first.cancel.cancel();
+        }
+    };
+    let stopped = run(job, &settings(job, &folder, false, 2), &first, &mut stop);
+    assert!(matches!(stopped, Err(Error::Cancelled { resume: Some(_) })));
+    let settings = settings(job, &folder, true, 2);
+    // Up to the first step: what a damaged state would have changed is in the trainer then.
+    let resumed = || {
+        let (host, mut from, mut warnings) = (Host::default(), None, vec![]);
+        let stopped = run(job, &settings, &host, &mut |event| match event {
+            Event::Phase { name, detail } if name == "resume" => {
+                from = Some(detail.clone());
+                host.cancel.cancel();
+            }
+            Event::Warning { message } => warnings.push(message.clone()),
+            _ => {}
+        });
+        assert!(matches!(stopped, Err(Error::Cancelled { .. })));
+        (from, warnings)
+    };
+    let newest = folder.join("step-00000003");
+    let mut rng = Rng { seed: 7, stream: 0, counter: 0 };
+    let (mut flips, mut cuts) = (0, 0);
+    for place in 0..PLACES {
+        let name = ["manifest.json", "state.safetensors"][place % 2];
+        let file = newest.join(name);
+        let whole = std::fs::read(&file).expect("a file");
+        let at = rng.below(whole.len() as u64) as usize;
+        let mut damaged = whole.clone();
+        if rng.below(4) == 0 {
+            damaged.truncate(at);
+            cuts += 1;
+        } else {
+            damaged[at] ^= 1 << rng.below(8);
+            flips += 1;
+        }
+        std::fs::write(&file, damaged).expect("damaged");
+        let (from, warnings) = resumed();
+        let before = from.is_some_and(|from| from.ends_with("step-00000002"));
+        assert!(before, "{name}, byte {at}: {warnings:?}");
+        let reason = |w: &String| w.contains("a checkpoint was ignored") && w.contains(name);
+        assert!(warnings.iter().any(reason), "{name}, byte {at}: {warnings:?}");
+        std::fs::write(&file, whole).expect("as it was");
+    }
+    assert!(resumed().0.is_some_and(|from| from.ends_with("step-00000003")), "it is whole");
+    // Each of these runs saved its step 2 beside a damaged step 3: what is good was kept.
+    for step in [2, 3] {
+        assert!(folder.join(format!("step-{step:08}/state.safetensors")).exists(), "step {step}");
+    }
+    println!("{flips} flipped bits and {cuts} cut files of a checkpoint, the one before taken");
+}
+
 /// A checkpoint between two steps that does not fit is told of, and the run goes on to its end.
 #[test]
 fn a_full_disk_in_the_middle_ends_no_run() {

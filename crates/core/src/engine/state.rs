@@ -38,7 +38,7 @@ pub fn save<D: Device<Number = f32>>(
     )?;
     let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
     store.write(&folder.join(LATEST), Box::new(|out| writeln!(out, "{name}")))?;
-    prune(store, folder, run)?;
+    prune(store, folder, run, &target)?;
     Ok(target)
 }
 
@@ -179,14 +179,14 @@ fn read<D: Device<Number = f32>>(
 }
 
 /// Removes all but the newest checkpoints of this run; those of another are not ours to remove. None
-/// goes unless as many newer ones are found whole, the last of which was just written.
-fn prune(store: &dyn Store, folder: &Path, run: &str) -> Result<()> {
+/// goes unless as many newer ones are whole: `written` is, and the others are read for it.
+fn prune(store: &dyn Store, folder: &Path, run: &str, written: &Path) -> Result<()> {
     let mut good = 0;
     for path in checkpoints(store, folder)?.into_iter().rev() {
         let Ok(manifest) = verify(store, &path, run) else { continue };
         if good >= KEEP {
             store.remove_folder(&path).map_err(io(&path))?;
-        } else if good == 0 || checkpoint::is_whole(store, &path, &manifest) {
+        } else if path == written || checkpoint::is_whole(store, &path, &manifest) {
             good += 1;
         }
     }
