@@ -241,9 +241,9 @@ describe('halfstep quantize', () => {
     expect(stdout).toMatch(/^recipe +llm-qat for halfstep/m)
     expect(stderr).toMatch(/generate +\d+%.* ETA .*tokens\/s/)
     expect(existsSync(join(folder, 'own.safetensors.run', 'self-generated'))).toBe(true)
-    const again = await halfstep([...own, '--json'])
+    const again = await halfstep([...own, '--json', '--overwrite'])
     expect(again.stdout).not.toContain('"kind":"generate"')
-    const other = await halfstep([...own, '--seed', '1'])
+    const other = await halfstep([...own, '--seed', '1', '--overwrite'])
     expect(other.stderr).toMatch(/error ERR_CHECKPOINT: .*self-generated.*another model/)
     const blocks = [
       'quantize',

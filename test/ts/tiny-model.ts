@@ -2,7 +2,7 @@
  * A Llama-shaped model of random weights and 256 byte tokens in a folder of its own: small enough
  * that a whole training run takes about a second.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll } from 'vitest'
@@ -33,8 +33,10 @@ function random(seed: number): () => number {
   }
 }
 
-/** The model as a Hugging Face folder below `folder`. */
-export function tinyModel(folder: string): string {
+/** The model as a Hugging Face folder of its own below `parent`, where outputs may not lie. */
+export function tinyModel(parent: string): string {
+  const folder = join(parent, 'model')
+  mkdirSync(folder)
   const { vocab, hidden, intermediate, layers, heads, kvHeads, headDim } = SHAPE
   const config = {
     architectures: ['LlamaForCausalLM'],

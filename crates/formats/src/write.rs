@@ -134,6 +134,13 @@ pub fn atomic(
     written.map_err(|source| at(path, source))
 }
 
+/// Whether a file can be written next to `path`: makes a temporary one and removes it.
+///
+/// Errors: `Io`, with the path.
+pub fn probe(path: &Path) -> Result<()> {
+    Temporary::file(path).map(|_| ()).map_err(|source| at(path, source))
+}
+
 /// The error as the caller should see it: one of ours that passed through a writer comes out again,
 /// with the path if it had none better.
 fn at(path: &Path, source: std::io::Error) -> Error {

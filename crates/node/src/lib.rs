@@ -78,7 +78,7 @@ pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask 
     NativeTask::spawn(move |post, cancel| {
         let recipe = RecipeInput::parse(&recipe)?.resolve()?;
         let run: RunConfig = session::parse_config(&run)?;
-        let (small, report) = session::quantize_as(
+        let (small, report) = session::quantize_loaded(
             &*model?,
             &recipe,
             &run,

@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import { type DemoRow, runDemo } from '../demo.js'
 import { attempt } from './exit.js'
 import { formatNumber, formatSeconds, formatTable } from './format.js'
+import { printingIsCourtesy } from './output.js'
 import { Progress } from './progress.js'
 
 const EXAMPLE = `
@@ -18,6 +19,7 @@ export function demoCommand(): Command {
     .addHelpText('after', EXAMPLE)
   return command.action((options: { folder: string; json?: boolean }) =>
     attempt(async (signal) => {
+      printingIsCourtesy()
       const progress = new Progress(options.json === true)
       const result = await runDemo({
         folder: options.folder,

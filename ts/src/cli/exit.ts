@@ -1,5 +1,6 @@
 import { HalfstepError } from '../errors.js'
 import { inFlags } from './messages.js'
+import { note } from './output.js'
 
 /** Exit codes of every command. */
 export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
@@ -9,10 +10,13 @@ Exit codes: ${EXIT.ok} success; ${EXIT.failed} failure, with "error ERR_CODE: me
 ${EXIT.usage} unknown command or option; ${EXIT.interrupted} interrupted.
 Run halfstep <command> --help for the options of a command and an example.`
 
+/** What asks a process to end: Ctrl-C, a service manager, a terminal or ssh that is closed. */
+const ENDING: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP']
+
 /**
- * Runs the work of a command with a signal that the first Ctrl-C (or SIGTERM) aborts; the second
- * ends the process at once. A failure becomes one line on stderr, with `json` also an object on
- * stdout, and the exit code.
+ * Runs the work of a command with a signal that the first Ctrl-C (SIGTERM, SIGHUP) aborts; the
+ * second ends the process at once. A failure becomes one line on stderr, with `json` also an object
+ * on stdout, and the exit code.
  */
 export async function attempt(
   work: (signal: AbortSignal) => Promise<void>,
@@ -21,16 +25,17 @@ export async function attempt(
   const controller = new AbortController()
   const interrupt = () => {
     if (controller.signal.aborted) process.exit(EXIT.interrupted)
-    process.stderr.write('\nstopping after this step; press Ctrl-C again to stop immediately\n')
+    // First: the terminal may be gone.
     controller.abort()
+    note('\nstopping after this step; press Ctrl-C again to stop immediately\n')
   }
-  process.on('SIGINT', interrupt).on('SIGTERM', interrupt)
+  for (const name of ENDING) process.on(name, interrupt)
   try {
     await work(controller.signal)
   } catch (error) {
     report(error, options)
   } finally {
-    process.off('SIGINT', interrupt).off('SIGTERM', interrupt)
+    for (const name of ENDING) process.off(name, interrupt)
   }
 }
 

@@ -9,6 +9,7 @@ import { explainCommand } from './explain.js'
 import { generateCommand } from './generate.js'
 import { inspectCommand } from './inspect.js'
 import { renamedFlag } from './options.js'
+import { watchOutput } from './output.js'
 import { planCommand } from './plan.js'
 import { quantizeCommand } from './quantize.js'
 import { recipesCommand } from './recipes.js'
@@ -41,11 +42,7 @@ for (const command of [program, ...program.commands])
     .helpOption('-h, --help', 'Shows this help.')
     .configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 100) })
 
-// A reader may close the pipe early, as head does.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(EXIT.ok)
-  throw error
-})
+watchOutput(EXIT)
 
 try {
   await program.parseAsync()

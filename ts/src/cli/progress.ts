@@ -1,4 +1,5 @@
 import { formatSeconds } from './format.js'
+import { note } from './output.js'
 
 const BAR_WIDTH = 20
 /** Without a terminal a line is printed each time this share of the work is done. */
@@ -35,11 +36,11 @@ export class Progress {
       const filled = Math.round(share * BAR_WIDTH)
       const bar = '#'.repeat(filled) + '-'.repeat(BAR_WIDTH - filled)
       const line = `${label} [${bar}] ${percent}${eta} ${detail}`
-      this.#stream.write(`\r${line.slice(0, (this.#stream.columns || 80) - 1)}\x1b[K`)
+      note(`\r${line.slice(0, (this.#stream.columns || 80) - 1)}\x1b[K`, this.#stream)
       this.#open = true
     } else if (share >= this.#nextShare) {
       this.#nextShare = (Math.floor(share / SHARE_PER_LINE) + 1) * SHARE_PER_LINE
-      this.#stream.write(`${label} ${percent}${eta} ${detail}\n`)
+      note(`${label} ${percent}${eta} ${detail}\n`, this.#stream)
     }
   }
 
@@ -47,12 +48,12 @@ export class Progress {
   line(text: string): void {
     if (this.#quiet) return
     this.end()
-    this.#stream.write(`${text}\n`)
+    note(`${text}\n`, this.#stream)
   }
 
   /** Clears the line that is overwritten; the next update begins a new one. */
   end(): void {
-    if (this.#open) this.#stream.write('\r\x1b[K')
+    if (this.#open) note('\r\x1b[K', this.#stream)
     this.#open = false
     this.#nextShare = 0
   }

@@ -1,6 +1,9 @@
 import { existsSync } from 'node:fs'
+import { readdir, rm, rmdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { Command } from 'commander'
 import type { EvaluationRecord, Event, Report, SaveReport } from '../generated/types.js'
+import type { Model } from '../model.js'
 import { quantize } from '../quantize.js'
 import { reportPaths, writeReport } from '../report/files.js'
 import { attempt } from './exit.js'
@@ -14,10 +17,12 @@ import {
   formatTable,
 } from './format.js'
 import { loadModel } from './load.js'
+import { printingIsCourtesy } from './output.js'
 import { Progress } from './progress.js'
 import {
   addRecipeFlags,
   defaultRunFolder,
+  mustBeNew,
   mustBeWritable,
   recipeOf,
   runOf,
@@ -39,6 +44,7 @@ const SUBJECTS = ['fp', 'rtn', 'result']
 
 interface Options {
   output: string
+  overwrite?: boolean
   report?: string
   json?: boolean
 }
@@ -60,10 +66,13 @@ export function quantizeCommand(): Command {
   return command.action((path: string, options: Options) =>
     attempt(
       async (signal) => {
+        printingIsCourtesy()
         await mustBeWritable(options)
+        await mustBeNew(options)
         const model = await loadModel(path, signal)
         const record = options.report !== undefined
-        const run = quantize(model, await recipeOf(command), { ...runOf(command), record, signal })
+        const settings = { ...runOf(command), record }
+        const run = quantize(model, await recipeOf(command), { ...settings, signal })
         const progress = new Progress(options.json === true)
         try {
           for await (const event of run) {
@@ -76,14 +85,44 @@ export function quantizeCommand(): Command {
         const { model: small, report } = await run.result
         // The file is read again when it is written: without this three models would be in memory.
         model.dispose()
-        const file = await small.save(options.output)
+        const file = await saved(small, options.output, settings.runFolder)
         if (options.report !== undefined) await writeReport(options.report, report, file)
+        await discardState(defaultRunFolder(options.output))
         if (options.json) console.log(JSON.stringify({ kind: 'result', report, file }))
         else console.log(summary(report, file, options.report).join('\n'))
       },
       { json: options.json, resume: resumeCommand() },
     ),
   )
+}
+
+/** Saves the result; where that fails, says on stderr where the training is kept. */
+async function saved(small: Model, output: string, runFolder?: string): Promise<SaveReport> {
+  try {
+    return await small.save(output)
+  } catch (error) {
+    if (runFolder !== undefined && existsSync(runFolder))
+      console.error(
+        `the training is kept in ${runFolder}; to write the file only: ${resumeCommand()}` +
+          ` (elsewhere: another --output and --run-folder ${runFolder})`,
+      )
+    throw error
+  }
+}
+
+/**
+ * Removes what only an unfinished run needs: states of the trainer, and the folder if nothing else
+ * is in it. Finished layers and generated texts stay for runs that share them.
+ */
+async function discardState(folder: string): Promise<void> {
+  const isState = (name: string) => /^(step-\d+|LATEST|run\.lock)$/.test(name)
+  const names = await readdir(folder).catch(() => [] as string[])
+  const inside = names.filter((name) => /^stage-\d+$/.test(name)).map((name) => join(folder, name))
+  // It is no failure of the run: what is left can be deleted by hand.
+  for (const stage of inside) await discardState(stage)
+  for (const name of names.filter(isState))
+    await rm(join(folder, name), { recursive: true, force: true }).catch(() => {})
+  await rmdir(folder).catch(() => {})
 }
 
 function show(event: Event, progress: Progress): void {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { access, constants, readFile } from 'node:fs/promises'
 import { dirname, resolve as resolvePath } from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
@@ -5,6 +6,7 @@ import { HalfstepError } from '../errors.js'
 import { type OptionDoc, RECIPES } from '../generated/options.js'
 import type { RecipeInput } from '../generated/recipes.js'
 import type { RunConfig } from '../generated/types.js'
+import { nodeNative } from '../native-node.js'
 import { reportPaths } from '../report/files.js'
 import { resolve } from '../resolve-node.js'
 import { addOptions, fieldOf, flagOf, given, optionOf, RUN_OPTIONS } from './options.js'
@@ -135,6 +137,29 @@ export function runOf(command: Command): Partial<RunConfig> {
   const { output } = command.opts() as { output?: string }
   const runFolder = output === undefined ? {} : { runFolder: defaultRunFolder(output) }
   return { ...runFolder, ...given(command, RUN_OPTIONS), output }
+}
+
+/**
+ * Refuses a report, or an output where WebAssembly cannot look, that would take the place of a file.
+ */
+export async function mustBeNew({
+  output,
+  report,
+  overwrite,
+}: {
+  output: string
+  report?: string
+  overwrite?: boolean
+}): Promise<void> {
+  if (overwrite) return
+  const unseen = (await nodeNative()).build === 'wasm' ? [output] : []
+  const pages = report === undefined ? [] : Object.values(reportPaths(report))
+  for (const [field, files] of Object.entries({ output: unseen, report: pages })) {
+    const there = files.find((file) => existsSync(file))
+    if (there === undefined) continue
+    const reason = `${there} is there already; use another name, or --overwrite`
+    throw new HalfstepError('ERR_CONFIG', `--${field}: ${reason}`, { field, reason })
+  }
 }
 
 /**

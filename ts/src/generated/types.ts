@@ -1820,18 +1820,26 @@ special: Switch,
  */
 answersOnly: boolean, 
 /**
- * Path that the result will be saved to, so that an ending that does not fit the target is
- * refused before the run starts. The run itself writes nothing there. Default: none.
+ * Path that the result will be saved to, so that what would fail at the end is refused before
+ * the run starts: an ending that does not fit the target, a folder that cannot be written to, a
+ * file that is there already, the model itself. The run itself writes nothing there. Default:
+ * none.
  */
 output?: string, 
 /**
- * Folder for checkpoints and finished layers, from which a stopped run can be resumed.
- * Default: none; on the command line the output with `.run` added.
+ * Let the output replace a file that is there, even one of the model that is quantized.
+ * Default false.
+ */
+overwrite: boolean, 
+/**
+ * Folder for checkpoints and finished layers, from which a stopped run can be resumed; one run
+ * at a time can use it. Default: none; on the command line the output with `.run` added.
  */
 runFolder?: string, 
 /**
- * Number of optimizer steps between two checkpoints; finished layers are always saved.
- * Default: a checkpoint is written only when the run is interrupted.
+ * Number of optimizer steps between two checkpoints; 0 writes none between the first step and
+ * the last. Finished layers and the state after the last step are always saved. Default: a
+ * checkpoint every ten minutes, less often where writing one takes more than six seconds.
  */
 checkpointEvery?: number, 
 /**

@@ -43,14 +43,20 @@ pub struct RunConfig {
     /// Learn from the answers of conversations only: what no assistant says is read, but not
     /// predicted. Stages that train layer by layer compare every position. Default false.
     pub answers_only: bool,
-    /// Path that the result will be saved to, so that an ending that does not fit the target is
-    /// refused before the run starts. The run itself writes nothing there. Default: none.
+    /// Path that the result will be saved to, so that what would fail at the end is refused before
+    /// the run starts: an ending that does not fit the target, a folder that cannot be written to, a
+    /// file that is there already, the model itself. The run itself writes nothing there. Default:
+    /// none.
     pub output: Option<String>,
-    /// Folder for checkpoints and finished layers, from which a stopped run can be resumed.
-    /// Default: none; on the command line the output with `.run` added.
+    /// Let the output replace a file that is there, even one of the model that is quantized.
+    /// Default false.
+    pub overwrite: bool,
+    /// Folder for checkpoints and finished layers, from which a stopped run can be resumed; one run
+    /// at a time can use it. Default: none; on the command line the output with `.run` added.
     pub run_folder: Option<String>,
-    /// Number of optimizer steps between two checkpoints; finished layers are always saved.
-    /// Default: a checkpoint is written only when the run is interrupted.
+    /// Number of optimizer steps between two checkpoints; 0 writes none between the first step and
+    /// the last. Finished layers and the state after the last step are always saved. Default: a
+    /// checkpoint every ten minutes, less often where writing one takes more than six seconds.
     pub checkpoint_every: Option<u64>,
     /// Resume from the newest checkpoint or the last finished layer in `runFolder`, if there is
     /// one. Default false.

@@ -24,6 +24,7 @@ pub(crate) mod passes;
 #[cfg(feature = "train")]
 pub(crate) mod probe;
 pub(crate) mod progress;
+pub(crate) mod run_folder;
 pub(crate) mod side_gradients;
 pub(crate) mod side_streams;
 pub(crate) mod stage_inputs;

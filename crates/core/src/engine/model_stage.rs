@@ -38,8 +38,33 @@ pub(crate) struct ModelStage<'a, D: Device> {
     start: f64,
     seconds: f64,
     losses: Vec<f64>,
+    saved: Saved,
     next: Next,
 }
+
+/// When the last checkpoint was written (or the stage began) and what it took, and the same for the
+/// last step, in seconds.
+struct Saved {
+    at: f64,
+    took: f64,
+    step: f64,
+}
+
+impl Saved {
+    /// A checkpoint takes at most this share of the time.
+    const SHARE: f64 = 0.01;
+
+    /// Whether it is time for a checkpoint where the caller has not said how often. Before so many
+    /// seconds are over, not after: the next step is work too. A checkpoint that takes long is
+    /// written less often.
+    fn is_due(&self, now: f64) -> bool {
+        let between = state::SECONDS_BETWEEN.max(self.took / Self::SHARE);
+        now - self.at + self.step > between
+    }
+}
+
+/// Checkpoints that a disk must have space for: the last good one, the next, and a margin.
+const CHECKPOINTS_NEEDED: f64 = 2.2;
 
 /// What the next step does.
 enum Next {
@@ -110,6 +135,7 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
         let starts = Starts::of(&trainer.matrices, &trainer.parameters)?;
         if let Some(checkpoints) = &checkpoints {
             checkpoints.begin(&mut trainer, run.resume, events)?;
+            checkpoints.check_space(state::bytes(&trainer))?;
         }
         let per_step = config.batch * config.sequence_length;
         events(Event::Phase {
@@ -117,6 +143,7 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
             detail: format!("{steps} steps of {per_step} tokens in {}", trainer.arithmetic.name()),
         });
         let (first, start, losses) = (trainer.step, host.seconds(), vec![]);
+        let saved = Saved { at: start, took: 0.0, step: 0.0 };
         let next = if first < steps { Next::Train } else { Next::Pack };
         // The trainer has its own copy.
         inputs.previous = None;
@@ -132,6 +159,7 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
             start,
             seconds: 0.0,
             losses,
+            saved,
             next,
         })
     }
@@ -149,10 +177,8 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
         self.next = match std::mem::replace(&mut self.next, Next::Nothing) {
             Next::Train => self.train(events)?,
             Next::Checkpoint => {
-                if let Some(checkpoints) = &self.checkpoints {
-                    checkpoints.save(&self.trainer, events)?;
-                }
-                Next::Train
+                self.checkpoint(events);
+                if self.trainer.step == self.steps { Next::Pack } else { Next::Train }
             }
             Next::Pack => {
                 self.seconds = self.inputs.host.seconds() - self.start;
@@ -163,12 +189,15 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
                     name: "pack".into(),
                     detail: "codes and scales as the last forward used them".into(),
                 });
-                self.trainer.settle()?;
-                let packed = self.trainer.packed(self.inputs.model, &self.inputs.recipe)?;
-                Next::Measure(Box::new(packed))
+                let packed = self
+                    .trainer
+                    .settle()
+                    .and_then(|()| self.trainer.packed(self.inputs.model, &self.inputs.recipe));
+                Next::Measure(Box::new(packed.map_err(|e| self.kept(e, events))?))
             }
             Next::Measure(packed) => {
-                return self.finish(*packed, measure, events).map(Progress::Done);
+                let finished = self.finish(*packed, measure, events);
+                return finished.map(Progress::Done).map_err(|e| self.kept(e, events));
             }
             Next::Nothing => {
                 return Err(Error::Internal { reason: "a stage is over, and was stepped".into() });
@@ -183,21 +212,62 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
         let tokens = self.sequences.batch(start, config.batch);
         let targets = self.sequences.targets(start, config.batch);
         let batch = Batch { tokens: &tokens, targets: targets.as_deref() };
+        let began = self.inputs.host.seconds();
         let report = match trainer.step(batch, config.sequence_length, self.inputs.host) {
             Err(Error::Cancelled { .. }) => return Err(self.stop(events)),
+            // It was found before the update, so that the state is that of the step before.
+            Err(e @ Error::NonFinite { .. }) => {
+                if self.trainer.step > self.first {
+                    self.checkpoint(events);
+                }
+                return Err(self.kept(e, events));
+            }
             other => other?,
         };
         self.losses.push(report.loss);
         events(self.step_event(&report));
-        let step = self.trainer.step;
-        let due = |every: u64| every > 0 && step.is_multiple_of(every);
-        Ok(if step == self.steps {
-            Next::Pack
-        } else if self.checkpoints.is_some() && self.inputs.run.checkpoint_every.is_some_and(due) {
-            Next::Checkpoint
-        } else {
-            Next::Train
+        let (step, now) = (self.trainer.step, self.inputs.host.seconds());
+        self.saved.step = now - began;
+        let is_due = step == self.steps
+            || match self.inputs.run.checkpoint_every {
+                None => self.saved.is_due(now),
+                Some(every) => every > 0 && step.is_multiple_of(every),
+            };
+        Ok(match &self.checkpoints {
+            Some(_) if is_due => Next::Checkpoint,
+            _ if step == self.steps => Next::Pack,
+            _ => Next::Train,
         })
+    }
+
+    /// Saves the state of a run that goes on. That it cannot be saved now is no reason to lose what
+    /// is trained: the last checkpoint is still there, and a later one may find more space.
+    fn checkpoint(&mut self, events: &mut dyn FnMut(Event)) {
+        let Some(checkpoints) = &self.checkpoints else { return };
+        let began = self.inputs.host.seconds();
+        if let Err(e) = checkpoints.save(&self.trainer, events) {
+            events(Event::Warning {
+                message: format!("the run goes on, but its state could not be saved: {e}"),
+            });
+        }
+        self.saved.at = self.inputs.host.seconds();
+        self.saved.took = self.saved.at - began;
+    }
+
+    /// An error after which the state of training is still there: says where.
+    fn kept(&self, e: Error, events: &mut dyn FnMut(Event)) -> Error {
+        let folder = self.checkpoints.as_ref().map(|checkpoints| &checkpoints.folder);
+        let there =
+            folder.filter(|folder| state::any(&*self.inputs.host.store, folder).unwrap_or(false));
+        if let Some(folder) = there.filter(|_| !e.is_cancelled()) {
+            let folder = folder.display();
+            events(Event::Warning {
+                message: format!(
+                    "the state of training is kept in {folder}; the same run with resume continues from it"
+                ),
+            });
+        }
+        e
     }
 
     fn finish(
@@ -328,6 +398,23 @@ impl Checkpoints<'_> {
             }),
         }
         Ok(())
+    }
+
+    /// Refuses a disk that is too small for the checkpoints of this stage, what they take now
+    /// counted in.
+    ///
+    /// Errors: `Data`; those of reading the folder.
+    fn check_space(&self, bytes: u64) -> Result<()> {
+        let Some(free) = self.store.free(&self.folder) else { return Ok(()) };
+        let needed = (bytes as f64 * CHECKPOINTS_NEEDED) as u64;
+        let there = state::bytes_in(self.store, &self.folder)?;
+        if free.saturating_add(there) >= needed {
+            return Ok(());
+        }
+        let reason = format!(
+            "its disk has {free} bytes free; the checkpoints of the run need {needed}: free some, or give the run a folder on another disk"
+        );
+        Err(Error::Data { data: self.folder.display().to_string(), reason })
     }
 
     fn save<D: Device<Number = f32>>(

@@ -291,8 +291,9 @@ pub(crate) fn end_to_end<D: Device<Number = f32>>(
         (Some(&from), Some(&to)) => (to - from) / warm.len() as f64,
         _ => trained.seconds,
     };
-    let disk_bytes =
-        checkpoint_every.map_or(0, |every| state::at_once(steps, every) * trained.checkpoint_bytes);
+    let all = steps as f64 * seconds_per_step;
+    let disk_bytes = checkpoint_every
+        .map_or(0, |every| state::at_once(steps, every, all) * trained.checkpoint_bytes);
     let probe = Probe {
         steps,
         tokens: steps * (config.batch * config.sequence_length) as u64,

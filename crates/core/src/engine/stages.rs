@@ -152,7 +152,16 @@ impl<'a, D: Device<Number = f32>> Training<'a, D> {
                 // Its layers are in the folder.
                 let folder = || self.inputs.run.run_folder.clone();
                 trained.evaluations = measured.map_err(|e| {
-                    if e.is_cancelled() { Error::Cancelled { resume: folder() } } else { e }
+                    if e.is_cancelled() {
+                        return Error::Cancelled { resume: folder() };
+                    }
+                    if let Some(folder) = folder() {
+                        let message = format!(
+                            "all layers are finished and kept in {folder}; the same run with resume continues from them"
+                        );
+                        events(Event::Warning { message });
+                    }
+                    e
                 })?;
                 if let Work::Measure(trained) = std::mem::replace(&mut self.work, Work::Nothing) {
                     return self.end(*trained);

@@ -13,6 +13,13 @@ use std::path::{Path, PathBuf};
 
 /// Good checkpoints that are kept.
 const KEEP: usize = 2;
+/// Name of the newest checkpoint, for people and other programs; what is gone on from is found by
+/// the manifests alone.
+const LATEST: &str = "LATEST";
+
+/// Seconds of work between two checkpoints where the caller has not said how often: what a kill can
+/// cost at most.
+pub const SECONDS_BETWEEN: f64 = 600.0;
 
 /// Saves the trainer's state under `folder` and returns the checkpoint's path.
 pub fn save<D: Device<Number = f32>>(
@@ -29,8 +36,17 @@ pub fn save<D: Device<Number = f32>>(
         run,
         trainer.arithmetic,
     )?;
-    prune(store, folder, run)?;
+    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    store.write(&folder.join(LATEST), Box::new(|out| writeln!(out, "{name}")))?;
+    prune(store, folder, run, &target)?;
     Ok(target)
+}
+
+/// Bytes of a checkpoint's values, without reading any.
+pub fn bytes<D: Device<Number = f32>>(trainer: &Trainer<D>) -> u64 {
+    let of_each = 1 + trainer.optimizer.state.names().len();
+    let learned: usize = trainer.parameters.learned().map(|p| p.value.len()).sum();
+    (learned * of_each * size_of::<f32>()) as u64
 }
 
 /// The trainer's state, part by part: of every parameter that learns its value and what the
@@ -55,11 +71,14 @@ pub fn entries<D: Device<Number = f32>>(trainer: &Trainer<D>) -> Result<Vec<Entr
     Ok(entries)
 }
 
-/// Checkpoints of a run of `steps` that lie in the folder at once, at most: those kept, and the
-/// next one being written.
-pub fn at_once(steps: u64, every: Option<u64>) -> u64 {
-    let written =
-        every.filter(|&every| every > 0).map_or(0, |every| steps.saturating_sub(1) / every);
+/// Checkpoints of a run of `steps`, `seconds` long, that lie in the folder at once, at most: those
+/// kept, and the next one being written.
+pub fn at_once(steps: u64, every: Option<u64>, seconds: f64) -> u64 {
+    let written = match every {
+        None => (seconds / SECONDS_BETWEEN) as u64,
+        Some(0) => 0,
+        Some(every) => steps.saturating_sub(1) / every,
+    };
     written.min(KEEP as u64) + 1
 }
 
@@ -84,6 +103,16 @@ pub fn resume<D: Device<Number = f32>>(
     }
     // Only if none is this run's own: the folder may hold older ones too.
     foreign.map_or(Ok((None, reasons)), Err)
+}
+
+/// Bytes of all checkpoints in `folder`.
+pub fn bytes_in(store: &dyn Store, folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for path in checkpoints(store, folder)? {
+        let files = store.list(&path).map_err(io(&path))?;
+        bytes += files.iter().filter_map(|file| store.size(file).ok()).sum::<u64>();
+    }
+    Ok(bytes)
 }
 
 /// Whether `folder` holds a checkpoint, of whatever run.
@@ -149,12 +178,17 @@ fn read<D: Device<Number = f32>>(
     Ok(())
 }
 
-/// Removes all but the newest checkpoints of this run; those of another are not ours to remove.
-fn prune(store: &dyn Store, folder: &Path, run: &str) -> Result<()> {
-    let mut own = checkpoints(store, folder)?;
-    own.retain(|path| verify(store, path, run).is_ok());
-    for old in &own[..own.len().saturating_sub(KEEP)] {
-        store.remove_folder(old).map_err(io(old))?;
+/// Removes all but the newest checkpoints of this run; those of another are not ours to remove. None
+/// goes unless as many newer ones are whole: `written` is, and the others are read for it.
+fn prune(store: &dyn Store, folder: &Path, run: &str, written: &Path) -> Result<()> {
+    let mut good = 0;
+    for path in checkpoints(store, folder)?.into_iter().rev() {
+        let Ok(manifest) = verify(store, &path, run) else { continue };
+        if good >= KEEP {
+            store.remove_folder(&path).map_err(io(&path))?;
+        } else if path == written || checkpoint::is_whole(store, &path, &manifest) {
+            good += 1;
+        }
     }
     Ok(())
 }

@@ -5,8 +5,8 @@
 use crate::Result;
 use crate::cancel::Cancel;
 use crate::error::io;
-use crate::host::{Host, Memory, Scratch, Store, WriteFile};
-use std::collections::BTreeMap;
+use crate::host::{Host, Lock, Memory, Scratch, Store, WriteFile};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,9 +27,9 @@ struct Unknown;
 
 impl Memory for Unknown {}
 
-/// Bytes of files by their path; a folder has none.
+/// Bytes of files by their path (a folder has none), and the paths that are locked.
 #[derive(Default)]
-struct Files(Mutex<BTreeMap<PathBuf, Option<Vec<u8>>>>);
+struct Files(Mutex<BTreeMap<PathBuf, Option<Vec<u8>>>>, Arc<Mutex<BTreeSet<PathBuf>>>);
 
 impl Files {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Option<Vec<u8>>>> {
@@ -119,6 +119,12 @@ impl Store for Files {
         Ok(())
     }
 
+    fn lock(&self, path: &Path) -> std::io::Result<Option<Box<dyn Lock>>> {
+        let mut held = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = held.insert(path.into());
+        Ok(is_new.then(|| Box::new(Held(path.into(), self.1.clone())) as Box<dyn Lock>))
+    }
+
     fn scratch(&self, folder: &Path) -> Result<Box<dyn Scratch>> {
         self.create_folder(folder).map_err(io(folder))?;
         Ok(Box::new(Bytes { bytes: vec![], path: folder.join("scratch") }))
@@ -126,6 +132,17 @@ impl Store for Files {
 
     fn scratch_folder(&self) -> PathBuf {
         "scratch".into()
+    }
+}
+
+/// A locked path.
+struct Held(PathBuf, Arc<Mutex<BTreeSet<PathBuf>>>);
+
+impl Lock for Held {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
     }
 }
 

@@ -50,12 +50,40 @@ pub trait Store: Send + Sync {
     /// Returns when everything that was renamed in the folder is on disk.
     fn sync(&self, folder: &Path) -> io::Result<()>;
 
+    /// Locks a file, which is made if it is not there, until the lock is dropped or the process
+    /// ends, however it does; None while somebody else holds it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
+
+    /// Bytes that can still be written below `folder`, or below its nearest parent that is there;
+    /// None where the system does not say.
+    fn free(&self, _folder: &Path) -> Option<u64> {
+        None
+    }
+
+    /// Returns an error if no file can be written next to `path`; nothing is left there.
+    fn probe(&self, _path: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether both paths lead to one file or folder.
+    fn is_same(&self, path: &Path, other: &Path) -> bool {
+        self.exists(path) && path == other
+    }
+
+    /// Whether `path` lies in `folder` or below it.
+    fn is_inside(&self, path: &Path, folder: &Path) -> bool {
+        path.starts_with(folder)
+    }
+
     /// A new, empty scratch file in `folder`, which is made if it is not there.
     fn scratch(&self, folder: &Path) -> Result<Box<dyn Scratch>>;
 
     /// The folder for scratch files of runs without a run folder.
     fn scratch_folder(&self) -> PathBuf;
 }
+
+/// A locked file; dropping it ends the lock.
+pub trait Lock: Send {}
 
 /// A file that is removed when it is dropped.
 pub trait Scratch: Send {
@@ -158,6 +186,16 @@ mod tests {
             scratch.read(1, &mut bytes).expect("read");
             assert!(&bytes == b"bxyz" && scratch.read(2, &mut bytes).is_err());
             drop(scratch);
+            let held = store.lock(&folder.join("lock")).expect("a lock").expect("nobody has it");
+            assert!(store.lock(&folder.join("lock")).expect("an answer").is_none(), "it is held");
+            drop(held);
+            drop(store.lock(&folder.join("lock")).expect("a lock").expect("it was given back"));
+            store.probe(&folder.join("new file")).expect("it can be written");
+            let (file, other) = (new.join("file"), new.join("other"));
+            written(&host, &other, b"another");
+            assert!(store.is_same(&file, &file) && !store.is_same(&file, &other));
+            assert!(store.is_inside(&file, &root) && !store.is_inside(&root, &new));
+            assert_ne!(store.free(&folder.join("not/there")), Some(0));
             assert_eq!(store.list(&root.join("c")).expect("a list"), [] as [PathBuf; 0]);
             store.remove_folder(&root).expect("removed");
             assert!(!store.exists(&new) && !store.exists(&root));

@@ -3,10 +3,10 @@
 use crate::Result;
 use crate::cancel::Cancel;
 use crate::error::io;
-use crate::host::{Host, Memory, Scratch, Store, WriteFile};
+use crate::host::{Host, Lock, Memory, Scratch, Store, WriteFile};
 use halfstep_formats::write::atomic;
 use halfstep_runtime::clock::Clock;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,6 +77,49 @@ impl Store for Disk {
         File::open(folder).map_or(Ok(()), |folder| folder.sync_all())
     }
 
+    fn lock(&self, path: &Path) -> std::io::Result<Option<Box<dyn Lock>>> {
+        let mut options = File::options();
+        let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            // Some network systems have no locks: a run there is as safe as it was without.
+            Err(TryLockError::Error(_)) | Ok(()) => {}
+        }
+        // For whoever is refused; the lock holds without it.
+        let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+        Ok(Some(Box::new(file)))
+    }
+
+    #[cfg(unix)]
+    fn free(&self, folder: &Path) -> Option<u64> {
+        let there = folder.ancestors().find(|folder| folder.is_dir());
+        let there = there.filter(|folder| !folder.as_os_str().is_empty());
+        let about = rustix::fs::statvfs(there.unwrap_or(Path::new("."))).ok()?;
+        Some(about.f_bavail.saturating_mul(about.f_frsize))
+    }
+
+    fn probe(&self, path: &Path) -> Result<()> {
+        // In a browser there is no disk; whoever calls writes the file.
+        if cfg!(target_family = "wasm") {
+            Ok(())
+        } else {
+            Ok(halfstep_formats::write::probe(path)?)
+        }
+    }
+
+    fn is_same(&self, path: &Path, other: &Path) -> bool {
+        match (path.canonicalize(), other.canonicalize()) {
+            (Ok(a), Ok(b)) => a == b || is_linked(&a, &b),
+            _ => false,
+        }
+    }
+
+    fn is_inside(&self, path: &Path, folder: &Path) -> bool {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new(".")).canonicalize();
+        matches!((parent, folder.canonicalize()), (Ok(a), Ok(b)) if a.starts_with(&b))
+    }
+
     fn scratch(&self, folder: &Path) -> Result<Box<dyn Scratch>> {
         Ok(Box::new(ScratchFile::create(folder)?))
     }
@@ -85,6 +128,22 @@ impl Store for Disk {
         std::env::temp_dir()
     }
 }
+
+/// Whether two names are of one file.
+#[cfg(unix)]
+fn is_linked(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |path: &Path| std::fs::metadata(path).map(|about| (about.dev(), about.ino()));
+    matches!((id(a), id(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+#[cfg(not(unix))]
+fn is_linked(_: &Path, _: &Path) -> bool {
+    false
+}
+
+/// The system gives the lock back when the file is closed, and closes it when the process ends.
+impl Lock for File {}
 
 /// A file that disappears with the process where the system allows a file without a name.
 struct ScratchFile {

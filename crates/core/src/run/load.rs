@@ -5,19 +5,21 @@ use halfstep_formats::Model;
 use halfstep_kernels::Pool;
 use halfstep_runtime::{Arithmetic, Network};
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A model and, once it has been run, its network: its weights are prepacked once, not
 /// for every generation.
 pub struct LoadedModel {
     model: Model,
+    /// The file or folder that it was read from.
+    path: Option<PathBuf>,
     network: Mutex<Option<(usize, Arc<Network>)>>,
 }
 
 impl From<Model> for LoadedModel {
     fn from(model: Model) -> Self {
-        Self { model, network: Mutex::new(None) }
+        Self { model, path: None, network: Mutex::new(None) }
     }
 }
 
@@ -29,6 +31,11 @@ impl Deref for LoadedModel {
 }
 
 impl LoadedModel {
+    /// The file or folder that it was read from, if it was read from one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// The network in the model's own arithmetic; kept for the number of threads of the last
     /// request.
     pub(crate) fn network(&self, threads: usize) -> Result<Arc<Network>> {
@@ -47,5 +54,6 @@ impl LoadedModel {
 
 /// Reads a model from a file or folder.
 pub fn load(path: &str) -> Result<Arc<LoadedModel>> {
-    Ok(Arc::new(halfstep_formats::load::load(Path::new(path))?.into()))
+    let model = LoadedModel::from(halfstep_formats::load::load(Path::new(path))?);
+    Ok(Arc::new(LoadedModel { path: Some(path.into()), ..model }))
 }

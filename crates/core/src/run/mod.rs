@@ -6,6 +6,7 @@ pub mod evaluate;
 pub mod generate;
 pub(crate) mod inspect;
 pub(crate) mod load;
+mod output;
 #[cfg(feature = "train")]
 pub(crate) mod plan;
 #[cfg(feature = "train")]
@@ -16,6 +17,7 @@ mod record;
 pub mod report;
 mod same_tokens;
 pub mod save;
+mod sound;
 mod validation;
 
 pub use crate::cancel::Cancel;
@@ -33,7 +35,7 @@ pub use load::{LoadedModel, load};
 pub use plan::{Plan, PlanStage, plan, plan_as};
 #[cfg(feature = "train")]
 pub use plan_config::plan_config;
-pub use quantize::{quantize, quantize_as, quantize_on, quantize_with};
+pub use quantize::{quantize, quantize_as, quantize_loaded, quantize_on, quantize_with};
 pub use report::{ExpertsInspection, FileInspection, Generation, Inspection, Report, SaveReport};
 
 use crate::error::{Error, Result};

@@ -1,9 +1,12 @@
 //! A run from a model and a recipe to a packed model and its report.
 
 use super::dequantize::dequantize;
+use super::load::LoadedModel;
+use super::output;
 use super::quantized_model::QuantizedModel;
 use super::record;
 use super::report::Report;
+use super::sound::sound;
 use super::validation::{BlockParts, Validation};
 use crate::cancel::Cancel;
 use crate::config::options::RunConfig;
@@ -12,6 +15,8 @@ use crate::data::ReadingRecord;
 use crate::data::self_generated::training_text;
 use crate::device::Device;
 use crate::engine::progress::told;
+#[cfg(feature = "train")]
+use crate::engine::run_folder::RunFolder;
 #[cfg(feature = "train")]
 use crate::engine::stages::TrainingInputs;
 use crate::engine::stages::default_device;
@@ -39,6 +44,22 @@ pub fn quantize(
     cancel: &Cancel,
 ) -> Result<(Model, Report)> {
     quantize_as(model, &recipe.resolve()?, run, events, cancel)
+}
+
+/// [`quantize_as`] of a model that was read from a file, which the output must not take the place
+/// of.
+pub fn quantize_loaded(
+    model: &LoadedModel,
+    recipe: &Recipe,
+    run: &RunConfig,
+    events: &mut dyn FnMut(Event),
+    cancel: &Cancel,
+) -> Result<(Model, Report)> {
+    let host = Host::native(cancel.clone());
+    if let Some(path) = model.path() {
+        output::check_input(run, path, &*host.store)?;
+    }
+    quantize_on(model, recipe, run, events, &host)
 }
 
 /// [`quantize`] by a recipe that need not be one of the built-in ones.
@@ -75,6 +96,8 @@ pub fn quantize_with<D: Device<Number = f32>>(
 ) -> Result<(Model, Report)> {
     let cancel = &host.cancel;
     check(model, recipe, run)?;
+    output::check(run, &*host.store)?;
+    output::check_space(model, recipe, run, &*host.store)?;
     let coded = |q: &Quantization| q.activation.has_codes();
     if model.provenance.contains_key("recipe") || model.quantization.as_ref().is_some_and(coded) {
         let message = format!(
@@ -88,6 +111,8 @@ pub fn quantize_with<D: Device<Number = f32>>(
         if model.low_rank.is_empty() { None } else { Some(dequantize(model, run.threads)?) };
     let model = merged.as_ref().unwrap_or(model);
     let pool = device.pool().clone();
+    let mended = sound(model, recipe, events, &pool)?;
+    let model = mended.as_ref().unwrap_or(model);
     let validation = Validation::read(model, recipe, run)?;
     if let Some(validation) = &validation {
         tell(&validation.reading, recipe.stages.is_empty(), events);
@@ -287,6 +312,9 @@ fn train<D: Device<Number = f32>>(
     host: &Host,
 ) -> Result<QuantizedModel> {
     let pool = &device.pool().clone();
+    let folder = run.run_folder.as_deref().map(Path::new);
+    // Before the first of the run's files is read, and until the last is written.
+    let _in_use = folder.map(|folder| RunFolder::open(&*host.store, folder)).transpose()?;
     let text = &training_text(model, recipe, run, events, host, pool)?;
     tell(&text.record(model)?, true, events);
     let inputs = TrainingInputs { model, recipe, run, text, host, pool };
