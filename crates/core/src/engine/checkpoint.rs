@@ -254,25 +254,36 @@ pub(crate) fn verify(
     Ok(manifest)
 }
 
-/// Whether the files of a checkpoint are as they were written.
+/// Whether the files of a checkpoint are as they were written. They are read piece by piece: beside a
+/// run there is no memory for a second state.
 pub(crate) fn is_whole(store: &dyn Store, path: &Path, manifest: &Manifest) -> bool {
-    state(store, path, manifest).is_ok()
+    let Ok(record) = record(store, path, manifest) else { return false };
+    let mut hasher = blake3::Hasher::new();
+    let read = store.read_pieces(&path.join(STATE), &mut |piece| {
+        hasher.update(piece);
+    });
+    read.is_ok() && hasher.finalize().to_hex().to_string() == record.blake3
 }
 
 /// The bytes of a checkpoint's state, as they were written.
 pub(crate) fn state(store: &dyn Store, path: &Path, manifest: &Manifest) -> Result<Vec<u8>> {
-    let record = manifest.files.get(STATE);
-    let record = record.ok_or_else(|| fault(path, format!("{MANIFEST} has no {STATE}")))?;
-    let file = path.join(STATE);
-    let size = store.size(&file).map_err(|e| fault(path, format!("{STATE}: {e}")))?;
-    if size != record.bytes {
-        return Err(fault(path, format!("{STATE} has {size} bytes, not {}", record.bytes)));
-    }
+    let (record, file) = (record(store, path, manifest)?, path.join(STATE));
     let bytes = store.read(&file).map_err(|e| fault(path, format!("{STATE}: {e}")))?;
     if blake3::hash(&bytes).to_hex().to_string() != record.blake3 {
         return Err(fault(path, format!("{STATE} is damaged: its hash differs")));
     }
     Ok(bytes)
+}
+
+/// What the manifest says of the state, which has the size that it says.
+fn record<'m>(store: &dyn Store, path: &Path, manifest: &'m Manifest) -> Result<&'m FileRecord> {
+    let record = manifest.files.get(STATE);
+    let record = record.ok_or_else(|| fault(path, format!("{MANIFEST} has no {STATE}")))?;
+    let size = store.size(&path.join(STATE)).map_err(|e| fault(path, format!("{STATE}: {e}")))?;
+    if size != record.bytes {
+        return Err(fault(path, format!("{STATE} has {size} bytes, not {}", record.bytes)));
+    }
+    Ok(record)
 }
 
 struct Hashing {

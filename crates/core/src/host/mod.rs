@@ -32,6 +32,12 @@ pub trait Store: Send + Sync {
     /// Returns the content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
+    /// Gives the content of a file piece by piece, for what is too large to be held.
+    fn read_pieces(&self, path: &Path, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        each(&self.read(path)?);
+        Ok(())
+    }
+
     /// Writes a whole file: on an error, or when the process is killed, `path` is as it was before.
     fn write(&self, path: &Path, write: WriteFile) -> Result<()>;
 

@@ -52,6 +52,17 @@ impl Store for Disk {
         std::fs::read(path)
     }
 
+    fn read_pieces(&self, path: &Path, each: &mut dyn FnMut(&[u8])) -> std::io::Result<()> {
+        let mut file = std::fs::File::open(path)?;
+        let mut piece = vec![0; 1 << 18];
+        loop {
+            match file.read(&mut piece)? {
+                0 => return Ok(()),
+                read => each(&piece[..read]),
+            }
+        }
+    }
+
     fn write(&self, path: &Path, write: WriteFile) -> Result<()> {
         Ok(atomic(path, write)?)
     }

@@ -72,8 +72,8 @@ fn largest_of_rows(tensor: &Tensor, pool: &Pool) -> Vec<f32> {
         let mut values = vec![0.0; cols];
         for (i, largest) in part.iter_mut().enumerate() {
             tensor.read(task * ROWS_PER_TASK + i, 0, &mut values);
-            // Not `max`, which leaves NaN out: x - x is 0 for what is finite and NaN otherwise.
-            let odd: f32 = values.iter().map(|x| x - x).sum();
+            // Not `max`, which leaves NaN out: 0 x is 0 for what is finite and NaN otherwise.
+            let odd: f32 = values.iter().map(|x| 0.0 * x).sum();
             *largest = values.iter().fold(0.0f32, |m, x| m.max(x.abs())) + odd;
         }
     });

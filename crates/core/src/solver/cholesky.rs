@@ -7,9 +7,6 @@ use std::ops::Range;
 
 /// Columns that are factored together.
 const BLOCK: usize = 64;
-/// Columns of one product with the part that is inverted already. A product makes a copy of its
-/// operand, which as a whole is as large as the matrix.
-const COLUMNS: usize = 512;
 
 /// The matrix is not positive definite, as far as its numbers can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,50 +97,43 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// `L^-1` in place, L `[n, n]` lower triangular.
 pub(crate) fn invert_lower(pool: &Pool, l: &mut [f64], n: usize) {
-    invert_lower_by(pool, l, n, COLUMNS);
-}
-
-/// [`invert_lower`] by products of at most so many `columns`, which change no byte.
-fn invert_lower_by(pool: &Pool, l: &mut [f64], n: usize, columns: usize) {
     assert_eq!(l.len(), n * n, "shape of invert_lower");
-    // Each is larger than the one before.
-    let (mut a, mut ax) = (Vec::with_capacity(BLOCK * n), Vec::with_capacity(BLOCK * columns));
-    let mut left = Vec::with_capacity(BLOCK * columns);
+    // Each product is larger than the one before.
+    let product = || Vec::with_capacity(BLOCK * n);
+    let (mut ax, mut left) = (product(), product());
     for start in (0..n).step_by(BLOCK) {
         let end = n.min(start + BLOCK);
-        let (inverse, rows) = (invert_block(l, n, start, end), end - start);
-        // Of a block row [A D] the inverse is [-D^-1 A X, D^-1], X being the inverse of what stands
-        // above.
-        a.clear();
-        a.extend(l[start * n..end * n].chunks_exact(n).flat_map(|row| &row[..start]));
-        for first in (0..start).step_by(columns) {
-            let last = start.min(first + columns);
-            let width = last - first;
-            ax.resize(rows * width, 0.0);
-            left.resize(rows * width, 0.0);
+        let inverse = invert_block(l, n, start, end);
+        if start > 0 {
+            // Of a block row [A D] the inverse is [-D^-1 A X, D^-1], X being the inverse of what
+            // stands above.
+            ax.resize((end - start) * start, 0.0);
+            left.resize((end - start) * start, 0.0);
             linear_backward_input(
                 pool,
                 Precision::F32,
-                &Dense::new(&a, start),
-                &Part::new(l, n, 0..start, first..last),
+                &Part::new(l, n, start..end, 0..start),
+                &Part::new(l, n, 0..start, 0..start),
                 &mut ax,
                 false,
             );
             linear_backward_input(
                 pool,
                 Precision::F32,
-                &Dense::new(&inverse, rows),
-                &Dense::new(&ax, width),
+                &Dense::new(&inverse, end - start),
+                &Dense::new(&ax, start),
                 &mut left,
                 false,
             );
-            let below = l[start * n..end * n].chunks_exact_mut(n);
-            for (row, left) in below.zip(left.chunks_exact(width)) {
-                row[first..last].iter_mut().zip(left).for_each(|(x, left)| *x = -left);
+            for (row, left) in
+                l[start * n..end * n].chunks_exact_mut(n).zip(left.chunks_exact(start))
+            {
+                row[..start].iter_mut().zip(left).for_each(|(x, left)| *x = -left);
             }
         }
-        let below = l[start * n..end * n].chunks_exact_mut(n);
-        for (row, inverse) in below.zip(inverse.chunks_exact(rows)) {
+        for (row, inverse) in
+            l[start * n..end * n].chunks_exact_mut(n).zip(inverse.chunks_exact(end - start))
+        {
             row[start..end].copy_from_slice(inverse);
         }
     }
@@ -302,19 +292,6 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn columns_at_a_time_do_not_change_a_byte() {
-        let (n, pool) = (300, Pool::new(2));
-        let mut l = positive_definite(n);
-        cholesky(&pool, &mut l, n, 0.0).unwrap();
-        let inverses = [n, 7, 64, 150].map(|columns| {
-            let mut inverse = l.clone();
-            invert_lower_by(&pool, &mut inverse, n, columns);
-            inverse
-        });
-        assert!(inverses[1..].iter().all(|inverse| *inverse == inverses[0]));
     }
 
     #[test]

@@ -44,8 +44,17 @@ impl<T: Real> Rows<T> for Part<'_, T> {
         );
     }
     fn dense(&self) -> Option<&[T]> {
-        let whole = self.cols.len() == self.stride;
-        whole.then(|| &self.data[self.rows.start * self.stride..self.rows.end * self.stride])
+        let (data, stride) = self.strided()?;
+        (self.cols.len() == stride).then_some(data)
+    }
+    fn strided(&self) -> Option<(&[T], usize)> {
+        let first = self.rows.start * self.stride + self.cols.start;
+        // Up to the end of the last row's part.
+        let length = match self.rows.len() {
+            0 => 0,
+            rows => (rows - 1) * self.stride + self.cols.len(),
+        };
+        Some((&self.data[first..][..length], self.stride))
     }
 }
 
@@ -72,4 +81,42 @@ pub(crate) fn quadratic_errors(pool: &Pool, d: &[f32], h: &[f32], cols: usize) -
     let rows = d.chunks_exact(cols).zip(product.chunks_exact(cols));
     rows.map(|(d, product)| d.iter().zip(product).map(|(&d, &p)| d as f64 * p as f64).sum())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use halfstep_kernels::ops::gemm::linear_backward_input;
+    use halfstep_kernels::rng::Rng;
+
+    /// Whether a part lies in a matrix or has memory of its own.
+    fn parts_equal_their_copies<T: Real>() {
+        let (pool, n, mut rng) = (Pool::new(2), 300, Rng::new(5, 0));
+        let data: Vec<T> = (0..n * n).map(|_| T::from_f64(rng.normal())).collect();
+        let copy = |rows: Range<usize>, cols: Range<usize>| -> Vec<T> {
+            rows.flat_map(|row| data[row * n..][cols.clone()].to_vec()).collect()
+        };
+        for (rows, k, cols) in [(64, 64, 64), (64, 236, 236), (44, 256, 256), (1, 3, 7), (5, 1, 1)]
+        {
+            let (x, w) =
+                (Part::new(&data, n, 9..9 + rows, 0..k), Part::new(&data, n, 0..k, 0..cols));
+            let (own_x, own_w) = (copy(9..9 + rows, 0..k), copy(0..k, 0..cols));
+            let (own_x, own_w) = (Dense::new(&own_x, k), Dense::new(&own_w, cols));
+            let [mut got, mut want] = [0; 2].map(|_| vec![T::ZERO; rows * cols]);
+            linear_backward_input(&pool, Precision::F32, &x, &w, &mut got, false);
+            linear_backward_input(&pool, Precision::F32, &own_x, &own_w, &mut want, false);
+            assert!(got == want, "{rows} {k} {cols}");
+            let w = Part::new(&data, n, 20..20 + cols, 0..k);
+            let own_w = copy(20..20 + cols, 0..k);
+            linear(&pool, Precision::F32, &x, &w, &mut got);
+            linear(&pool, Precision::F32, &own_x, &Dense::new(&own_w, k), &mut want);
+            assert!(got == want, "{rows} {k} {cols}, transposed");
+        }
+    }
+
+    #[test]
+    fn a_part_multiplies_like_its_copy() {
+        parts_equal_their_copies::<f64>();
+        parts_equal_their_copies::<f32>();
+    }
 }

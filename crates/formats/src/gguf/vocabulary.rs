@@ -139,6 +139,8 @@ fn read_roles(
     vocabulary.unknown = id(keys::UNKNOWN, unknown)?;
     vocabulary.padding = id(keys::PADDING, padding)?;
     ends::read(vocabulary, &mut |key| id(key, None))?;
+    // As the writer does: an end that only its name tells of is the end of sequences too.
+    vocabulary.eos = vocabulary.eos.or_else(|| vocabulary.end_tokens().first().copied());
     let adds_bos = match vocabulary.model {
         TokenizerModel::ByteLevel => pre::find(&vocabulary.pre).is_some_and(|pre| pre.adds_bos),
         TokenizerModel::Scores | TokenizerModel::Merges => true,

@@ -32,6 +32,10 @@ pub trait Rows<T>: Sync {
     fn dense(&self) -> Option<&[T]> {
         None
     }
+    /// The memory that all values lie in, row by row, and the distance between two rows.
+    fn strided(&self) -> Option<(&[T], usize)> {
+        Some((self.dense()?, self.cols()))
+    }
     /// Panels of all values, if a [`Prepared`] matrix has them.
     #[doc(hidden)]
     fn panels(&self) -> Option<&dyn Any> {

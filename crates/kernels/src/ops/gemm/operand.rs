@@ -34,7 +34,7 @@ impl<T: Real> Operand<'_, T> {
     /// The values, if they do not lie in memory already.
     pub(super) fn held(&self, pool: &Pool) -> Vec<T> {
         let mut values = vec![];
-        if self.source.dense().is_none() {
+        if self.source.strided().is_none() {
             values.resize(self.outer() * self.k(), T::ZERO);
             pool.chunks_mut(&mut values, self.source.cols(), |row, out| {
                 self.source.read(row, 0, out)
@@ -44,7 +44,10 @@ impl<T: Real> Operand<'_, T> {
     }
     /// As `[outer, k]`, of the values in memory or of those held.
     pub(super) fn view<'a>(&'a self, held: &'a [T]) -> View<'a, T> {
-        let (data, cols) = (self.source.dense().unwrap_or(held), self.source.cols());
-        if self.lie == Lie::Along { View::rows(data, cols) } else { View::transposed(data, cols) }
+        let (data, stride) = self.source.strided().unwrap_or((held, self.source.cols()));
+        match self.lie {
+            Lie::Along => View::rows(data, stride),
+            Lie::Across => View::transposed(data, stride),
+        }
     }
 }
