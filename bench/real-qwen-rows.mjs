@@ -9,9 +9,9 @@
 //     node bench/real-qwen-rows.mjs <plays> <bible> [folder] --speed    next to node-llama-cpp, alone
 //
 // Training reads the plays after their first 300,000 characters and without their last 60,000; what
-// is measured are the first 4,096 tokens of each text. --times makes all files but SiLQ's in
-// another folder, for their times, and --speed compares decode and prefill of one q4_0 file as
-// bench/model.mjs does: nothing else should run meanwhile.
+// is measured are the first 4,096 tokens of each text, by llama.cpp the first 1,024. --times makes
+// all files but SiLQ's in another folder, for their times, and --speed compares decode and prefill of
+// one q4_0 file as bench/model.mjs does: nothing else should run meanwhile.
 import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -23,6 +23,8 @@ import { modelRows } from './model.mjs'
 
 const SOURCE = join(root, '.cache/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf')
 const MEASURED = { tokens: 4096, sequenceLength: 512 }
+/** Tokens of each text that llama.cpp reads too. */
+const COMPARED = 1024
 /** Characters of the plays that make 32 sequences of 512 tokens. */
 const CALIBRATION = 64_000
 
@@ -121,15 +123,16 @@ async function measure(name) {
 }
 
 /**
- * Perplexity of the source in llama.cpp, on the same tokens in the same windows. The client gives
- * the probability of every token of the vocabulary in a map, which takes nearly all of the time.
+ * Perplexity of the source here and in llama.cpp, on the same tokens in the same windows. The client
+ * gives the probability of every token of the vocabulary in a map, which takes nearly all of the
+ * time.
  */
 async function client() {
   const { getLlama, LlamaLogLevel } = await import('node-llama-cpp')
   const llama = await getLlama({ gpu: false, build: 'never', logLevel: LlamaLogLevel.error })
   const ours = await Model.load(SOURCE)
   const model = await llama.loadModel({ modelPath: SOURCE })
-  const { tokens: count, sequenceLength: window } = MEASURED
+  const [count, window] = [COMPARED, MEASURED.sequenceLength]
   const context = await model.createContext({
     contextSize: window,
     batchSize: window,
@@ -166,7 +169,8 @@ async function client() {
       )
       console.error('llama.cpp', text, first + part.length, Math.exp(nll / predictions))
     }
-    record[text] = { sameTokens, predictions, perplexity: Math.exp(nll / predictions) }
+    const { perplexity } = await ours.evaluate({ data, ...MEASURED, tokens: count })
+    record[text] = { sameTokens, predictions, perplexity, theirs: Math.exp(nll / predictions) }
   }
   keep('llama-cpp.measured.json', record)
   await llama.dispose()
@@ -218,12 +222,8 @@ function print() {
       digits(perplexity),
     ])
   const rows = [header]
-  for (const [name, title] of [
-    ['llama-cpp', 'the source in llama.cpp'],
-    ['source', 'the source'],
-  ])
-    if (existsSync(at(`${name}.measured.json`)))
-      rows.push([title, number(statSync(SOURCE).size), ...cells(kept(`${name}.measured.json`))])
+  if (existsSync(at('source.measured.json')))
+    rows.push(['the source', number(statSync(SOURCE).size), ...cells(kept('source.measured.json'))])
   for (const name of done)
     rows.push([
       `\`${name}\``,
@@ -231,6 +231,18 @@ function print() {
       ...cells(kept(`${name}.measured.json`)),
     ])
   table(rows)
+  if (existsSync(at('llama-cpp.measured.json'))) {
+    const compared = [['the source', 'halfstep', 'llama.cpp', 'ratio', 'same tokens']]
+    for (const [text, of] of Object.entries(kept('llama-cpp.measured.json')))
+      compared.push([
+        `perplexity, ${text}, ${of.predictions} predictions`,
+        of.perplexity.toFixed(3),
+        of.theirs.toFixed(3),
+        (of.perplexity / of.theirs).toFixed(5),
+        of.sameTokens ? 'yes' : 'no',
+      ])
+    table(compared)
+  }
   const costs = [['file', 'bits per weight', 'steps', 'wall time', 'CPU time', 'peak memory']]
   for (const name of Object.keys(ROWS).filter((name) => existsSync(at(`${name}.made.json`)))) {
     const { bitsPerWeight, steps, seconds, cpuSeconds, peakBytes } = kept(`${name}.made.json`)
