@@ -132,7 +132,10 @@ describe('halfstep recipes and explain', () => {
 
   it.each([
     ['efficientqat', ['Phase 1', 'Costs', 'Defaults', '--recipe efficientqat --help']],
-    ['learning-rate', ['--learning-rate', 'train.learningRate', 'In silq', '2e-4, or less where weights are small']],
+    [
+      'learning-rate',
+      ['--learning-rate', 'train.learningRate', 'In silq', '2e-4, or less where weights are small'],
+    ],
     ['--learning-rate', ['train.learningRate']],
     ['resume', ['every run (false)']],
     ['stages[].trains.scales', ['stages[].trains.scales, field of a whole recipe']],
