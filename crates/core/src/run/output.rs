@@ -24,7 +24,9 @@ pub(super) fn check(run: &RunConfig, store: &dyn Store) -> Result<()> {
         return refused(format!("{output} is the folder of the run too; use another name for one"));
     }
     if store.exists(path) && !run.overwrite {
-        return refused(format!("{output} is there already; use another name, or set overwrite"));
+        return refused(format!(
+            "{output} is there already; use another name, or allow it by overwrite (--overwrite)"
+        ));
     }
     store.probe(path)
 }
@@ -36,11 +38,11 @@ pub(super) fn check_input(run: &RunConfig, input: &Path, store: &dyn Store) -> R
     let path = Path::new(output);
     let reason = if store.is_same(path, input) {
         format!(
-            "{output} is the model itself, which would be lost; use another name, or set overwrite"
+            "{output} is the model itself, which would be lost; use another name, or allow it by overwrite (--overwrite)"
         )
     } else if store.is_folder(input) && store.is_inside(path, input) {
         format!(
-            "{output} lies in the folder of the model, {}, which would then hold two; use another folder, or set overwrite",
+            "{output} lies in the folder of the model, {}, which would then hold two; use another folder, or allow it by overwrite (--overwrite)",
             input.display()
         )
     } else {
