@@ -116,10 +116,11 @@ impl<D: Device> Trainer<D> {
             };
             let number = matrices.len() as u64;
             let site = sites.of(&spec);
-            matrices.push(Matrix::new(builder, &spec, site, source, config.seed, number)?);
+            let matrix = Matrix::new(builder, &spec, site, source, config.seed, number)?;
             if matches!(spec.role, Role::Linear(_)) {
-                linears.extend(matrices.last().map(|matrix| matrix.index));
+                linears.push(matrix.index);
             }
+            matrices.push(matrix);
         }
         let rate = match config.learning_rate {
             Some(rate) => rate,

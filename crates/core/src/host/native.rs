@@ -53,12 +53,13 @@ impl Store for Disk {
     }
 
     fn read_pieces(&self, path: &Path, each: &mut dyn FnMut(&[u8])) -> std::io::Result<()> {
-        let mut file = std::fs::File::open(path)?;
-        let mut piece = vec![0; 1 << 18];
+        let (mut file, mut piece) = (File::open(path)?, vec![0; 1 << 18]);
         loop {
-            match file.read(&mut piece)? {
-                0 => return Ok(()),
-                read => each(&piece[..read]),
+            match file.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(read) => each(&piece[..read]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Files, codecs and tokenizers against the golden set. Modules of one program, since each program compiles and links the code below it once more.
+//! Files, codecs and tokenizers against the golden set.
+//! Modules of one program, since each program compiles and links the code below it once more.
 
 #[path = "../any_model/mod.rs"]
 mod any_model;

@@ -1,4 +1,5 @@
-//! Tokenizers and chat templates, sound and hostile. Modules of one program, since each program compiles and links the code below it once more.
+//! Tokenizers and chat templates, sound and hostile.
+//! Modules of one program, since each program compiles and links the code below it once more.
 
 mod hostile_template;
 mod hostile_tokenizer;

@@ -1,4 +1,5 @@
-//! Operations and quantizers against the golden set. Modules of one program, since each program compiles and links the code below it once more.
+//! Operations and quantizers against the golden set.
+//! Modules of one program, since each program compiles and links the code below it once more.
 
 mod golden_adamw;
 mod golden_affine;

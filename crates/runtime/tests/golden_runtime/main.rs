@@ -1,4 +1,5 @@
-//! The forward pass against the golden set. Modules of one program, since each program compiles and links the code below it once more.
+//! The forward pass against the golden set.
+//! Modules of one program, since each program compiles and links the code below it once more.
 
 mod golden_families;
 mod golden_smollm2;
