@@ -302,8 +302,8 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
         })
     }
 
-    /// What to say if the loss of the last steps is above that of the first, whose model is the
-    /// rounded one: too high a rate undoes in its first steps more than a short training makes good.
+    /// What to say if the loss of the last steps is above that of the first, whose model is what the
+    /// stage began with, as a rule the rounded one: too high a rate undoes in its first steps more than a short training makes good.
     /// Terms with weights that change are not compared.
     fn worse(&self) -> Option<String> {
         let (&first, steps) = (self.losses.first()?, self.losses.len());
@@ -316,8 +316,8 @@ impl<'a, D: Device<Number = f32>> ModelStage<'a, D> {
         (last > MUCH_WORSE * first).then(|| {
             format!(
                 "the loss of the last steps is {last:.3}, and that of the first was {first:.3}: \
-                 training left the model worse than rounding did; lower train.learningRate ({rate:.1e}) \
-                 or train on more tokens"
+                 training left the model worse than it began; use a lower learning rate than \
+                 {rate:.1e} or more tokens"
             )
         })
     }
