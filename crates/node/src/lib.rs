@@ -19,6 +19,7 @@ use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep::run::{self as session, RecipeInput};
 use halfstep_bench::quick;
 use halfstep_kernels::dispatch;
+use halfstep_kernels::recycle::give_all_back;
 use message::{Message, Note};
 use model::NativeModel;
 use napi::bindgen_prelude::{Uint8Array, Uint32Array};
@@ -85,6 +86,7 @@ pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask 
             &mut |event| post(Message::Event(event)),
             cancel,
         )?;
+        give_all_back();
         TaskOutput::value(&report)
             .map(|done| TaskOutput { model: Some(Arc::new(small.into())), ..done })
     })
