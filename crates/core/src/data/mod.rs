@@ -2,7 +2,7 @@
 //! step) alone, so nothing of it needs saving.
 
 pub(crate) mod chat;
-mod documents;
+pub(crate) mod documents;
 mod half_windows;
 mod reading;
 pub mod self_generated;
