@@ -76,7 +76,8 @@ describe('supply', () => {
   it('has unsafe code only where SECURITY.md says', () => {
     const [, section = ''] = read('SECURITY.md').split('## Unsafe code\n')
     const [list = ''] = section.split('\n## ')
-    const places = [...list.matchAll(/^- `(.+?)`/gm)].map(([, path = '']) => path)
+    const items = (list.match(/^- .*$/gm) ?? []).join('\n')
+    const places = [...items.matchAll(/`(crates\/[^`]+)`/g)].map(([, path = '']) => path)
     expect(places.length).toBeGreaterThan(3)
     const sources = readdirSync(join(ROOT, 'crates'), { recursive: true, encoding: 'utf8' })
       .map((path) => `crates/${path.replaceAll('\\', '/')}`)
@@ -157,7 +158,7 @@ describe('SBOM', () => {
     const names = new Set(
       [...tree.matchAll(/^(\S+) v(\S+)/gm)].map(([, name, version]) => `${name}@${version}`),
     )
-    expect(names.size).toBeGreaterThan(50)
+    expect(names.size).toBeGreaterThan(20)
     const lock = read('Cargo.lock')
     for (const id of names) {
       const component = bill.components.find(({ purl }) => purl === `pkg:cargo/${id}`)
