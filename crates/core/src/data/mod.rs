@@ -273,10 +273,7 @@ impl Text {
         let Some(source) = &self.source else {
             return Ok(Ids { ids: vec![], targets: None, record });
         };
-        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
-            data: model.name.clone(),
-            reason: "the model has no tokenizer".into(),
-        })?;
+        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::no_tokenizer(&model.name))?;
         let conversations = match source {
             Documents::Text(text) => {
                 let (ids, spelt) = reading::plain_ids(tokenizer, text, self.reading.special)?;
