@@ -7,8 +7,9 @@
 //! containers carry their depth, and nothing but data can be reached: no attributes of the host's
 //! objects, no other templates, no files. The language is that of the `transformers` library (its
 //! sandbox, `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`, its `tojson`); what
-//! is left out (`include`, `import`, `extends`, `block`, recursive loops, printf formatting) is an
-//! error by name.
+//! is left out (`include`, `import`, `extends`, `block`, `autoescape`, integers of more than 64 bits,
+//! `cycler` and `joiner`, the filters `filesizeformat`, `pprint`, `random`, `striptags`, `urlize`,
+//! `wordwrap` and `xmlattr`) is an error by name.
 
 mod ast;
 mod budget;
@@ -17,6 +18,8 @@ mod clock;
 mod compare;
 mod eval;
 mod filters;
+mod format;
+mod given;
 mod interpreter;
 mod lexer;
 mod methods;
@@ -28,6 +31,7 @@ mod text;
 mod value;
 
 use crate::error::{Error, Result};
+use budget::Budget;
 use interpreter::Interpreter;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +47,9 @@ pub struct Message {
     pub content: String,
 }
 
-/// Renders `messages`. Caps: source 256 KiB, 5 M fuel, output 16 MiB, recursion 64. Errors are
+/// Renders `messages`, without tools and documents: both are none, as transformers passes them. A
+/// template that fails so is rendered as by Jinja with the two undefined (a loop over tools then has
+/// nothing to go through). Caps: source 256 KiB, 5 M fuel, output 16 MiB, recursion 64. Errors are
 /// `Template`, with `fuel` set where a cap was the reason.
 pub fn render(
     template: &str,
@@ -54,9 +60,35 @@ pub fn render(
 ) -> Result<String> {
     let run = || {
         let template = parser::parse(template)?;
-        Interpreter::new(&template).render(messages, add_generation_prompt, bos_token, eos_token)
+        let mut budget = Budget::new();
+        let tokens = [bos_token, eos_token];
+        let mut given = given::conversation(messages, add_generation_prompt, tokens, &mut budget)?;
+        let (first, budget) = Interpreter::new(&template, budget, None).render(&given);
+        match first {
+            // What a template for tools does without any: it goes through the list that is not
+            // there. The second run has what the first has left.
+            Err(fault) if !fault.fuel && template.names.iter().any(|name| &**name == "tools") => {
+                given.retain(|(name, _)| !matches!(&**name, "tools" | "documents"));
+                let (second, _) = Interpreter::new(&template, budget, None).render(&given);
+                second.map_err(|other| if other.fuel { other } else { fault })
+            }
+            first => first,
+        }
     };
-    run().map_err(|fault: Fault| Error::Template { fuel: fault.fuel, reason: fault.to_string() })
+    run().map_err(Fault::into_error)
+}
+
+/// Renders with any variables: `variables` is the text of a JSON object, whose order of keys is
+/// kept. `now`, in seconds since 1970 began, is what `strftime_now` tells; the clock if None. Caps
+/// and errors are those of [`render`].
+pub fn render_with(template: &str, variables: &str, now: Option<u64>) -> Result<String> {
+    let run = || {
+        let template = parser::parse(template)?;
+        let mut budget = Budget::new();
+        let given = given::from_json(variables, &mut budget)?;
+        Interpreter::new(&template, budget, now).render(&given).0
+    };
+    run().map_err(Fault::into_error)
 }
 
 /// What went wrong, and where in the template.
@@ -77,6 +109,10 @@ impl std::fmt::Display for Fault {
 }
 
 impl Fault {
+    fn into_error(self) -> Error {
+        Error::Template { fuel: self.fuel, reason: self.to_string() }
+    }
+
     fn at(self, line: u32) -> Self {
         Self { line: self.line.or(Some(line)), ..self }
     }

@@ -59,6 +59,9 @@ pub enum Statement {
 pub struct Macro {
     pub name: Name,
     pub parameters: Vec<(Name, Option<Expr>)>,
+    /// Whether the body reads `varargs` and `kwargs`; only then may there be more arguments.
+    pub varargs: Option<Name>,
+    pub kwargs: Option<Name>,
     pub body: Vec<Node>,
 }
 
@@ -73,6 +76,7 @@ pub enum Expr {
     Const(Value),
     Name(Name),
     List(Vec<Expr>),
+    Tuple(Vec<Expr>),
     Dict(Vec<(Expr, Expr)>),
     /// Operators of one precedence, from left to right.
     Chain(Box<Expr>, Vec<(Operator, Expr)>),
@@ -126,4 +130,7 @@ pub enum Post {
 pub struct Arguments {
     pub positional: Vec<Expr>,
     pub named: Vec<(Rc<str>, Expr)>,
+    /// `*values` and `**entries`.
+    pub star: Option<Box<Expr>>,
+    pub stars: Option<Box<Expr>>,
 }

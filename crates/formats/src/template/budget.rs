@@ -24,6 +24,11 @@ impl Budget {
         Self { fuel: MAX_FUEL, value_bytes: MAX_VALUE_BYTES, depth: 0 }
     }
 
+    /// What is left, at the outermost level.
+    pub fn again(self) -> Self {
+        Self { depth: 0, ..self }
+    }
+
     /// Pays for `units` of work.
     pub fn work(&mut self, units: usize) -> Outcome<()> {
         self.fuel = self

@@ -3,7 +3,7 @@
 use super::ast::Comparison;
 use super::compare;
 use super::interpreter::Interpreter;
-use super::value::{DictBuilder, Value};
+use super::value::{DictBuilder, Shape, Value};
 use super::{Outcome, clock, wrong};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -32,7 +32,7 @@ impl CallArguments {
     pub fn text(&mut self, position: usize, name: &str) -> Outcome<Option<Rc<str>>> {
         match self.optional(position, name) {
             None | Some(Value::None) => Ok(None),
-            Some(Value::Str(text)) => Ok(Some(text)),
+            Some(Value::Str(text) | Value::Markup(text)) => Ok(Some(text)),
             Some(other) => Err(self.unfit(name, &other)),
         }
     }
@@ -89,11 +89,58 @@ impl CallArguments {
     }
 }
 
+/// The tests, by all their names.
+const TESTS: &[&str] = &[
+    "!=",
+    "<",
+    "<=",
+    "==",
+    ">",
+    ">=",
+    "boolean",
+    "callable",
+    "defined",
+    "divisibleby",
+    "eq",
+    "equalto",
+    "escaped",
+    "even",
+    "false",
+    "filter",
+    "float",
+    "ge",
+    "greaterthan",
+    "gt",
+    "in",
+    "integer",
+    "iterable",
+    "le",
+    "lessthan",
+    "lower",
+    "lt",
+    "mapping",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "sameas",
+    "sequence",
+    "string",
+    "test",
+    "true",
+    "undefined",
+    "upper",
+];
+
+fn is_test(name: &str) -> bool {
+    TESTS.contains(&name)
+}
+
 /// The function of this name, if there is one.
-pub fn function(name: &str) -> Option<Value> {
+pub fn function(name: &str, clock: bool) -> Option<Value> {
     let names = ["range", "namespace", "dict", "raise_exception", "strftime_now"];
     let known = names.into_iter().find(|&known| known == name)?;
-    (known != "strftime_now" || clock::IS_THERE).then_some(Value::Function(known))
+    (known != "strftime_now" || clock).then_some(Value::Function(known))
 }
 
 impl Interpreter<'_> {
@@ -102,16 +149,45 @@ impl Interpreter<'_> {
             "range" => self.range(&mut given)?,
             "namespace" => {
                 let mut values = HashMap::new();
+                if let Some(Value::Dict(dict)) = given.optional(0, "mapping") {
+                    for (name, value) in &dict.entries {
+                        let Value::Str(name) = name else {
+                            return Err(wrong("a namespace has names that are strings"));
+                        };
+                        self.budget.make_list(4)?;
+                        values.insert(name.clone(), value.clone());
+                    }
+                }
                 for (name, value) in &mut given.named {
                     let value = value.take().unwrap_or(Value::None);
                     value.check_storable()?;
                     self.budget.make_list(4)?;
                     values.insert(name.clone(), value);
                 }
+                if values.keys().any(|name| name.starts_with('_')) {
+                    return Err(wrong("a namespace has no names that begin with _"));
+                }
                 Value::Namespace(Rc::new(values.into()))
             }
             "dict" => {
                 let mut entries = DictBuilder::default();
+                match given.optional(0, "mapping") {
+                    None => {}
+                    Some(Value::Dict(dict)) => {
+                        for (key, value) in &dict.entries {
+                            entries.insert(key.clone(), value.clone(), &mut self.budget)?;
+                        }
+                    }
+                    Some(pairs) => {
+                        for pair in &self.items_of(&pairs)?.items {
+                            let pair = self.items_of(pair)?;
+                            let [key, value] = &pair.items[..] else {
+                                return Err(wrong("dict needs pairs of key and value"));
+                            };
+                            entries.insert(key.clone(), value.clone(), &mut self.budget)?;
+                        }
+                    }
+                }
                 for (name, value) in &mut given.named {
                     entries.insert(
                         Value::Str(name.clone()),
@@ -131,7 +207,8 @@ impl Interpreter<'_> {
             _ => {
                 let format =
                     given.text(0, "format")?.ok_or_else(|| wrong("strftime_now needs a format"))?;
-                let text = clock::now(&format)?;
+                self.budget.work(format.len().saturating_mul(8))?;
+                let text = clock::formatted(self.now, &format)?;
                 self.budget.make(text.len())?;
                 Value::str(&text)
             }
@@ -174,11 +251,16 @@ impl Interpreter<'_> {
             "integer" => matches!(value, Value::Int(_)),
             "float" => matches!(value, Value::Float(_)),
             "number" => matches!(value, Value::Int(_) | Value::Float(_) | Value::Bool(_)),
-            "string" => matches!(value, Value::Str(_)),
+            "string" => value.as_str().is_some(),
+            "escaped" => matches!(value, Value::Markup(_)),
             "mapping" => matches!(value, Value::Dict(_)),
-            "sequence" | "iterable" => {
-                matches!(value, Value::List(_) | Value::Dict(_) | Value::Str(_) | Value::Undefined)
-            }
+            "sequence" | "iterable" => match value {
+                Value::List(list) => name == "iterable" || !matches!(list.shape, Shape::View(_)),
+                Value::Generator(_) => name == "iterable",
+                Value::Dict(_) | Value::Str(_) | Value::Markup(_) | Value::Undefined => true,
+                Value::Loop(_) => name == "iterable",
+                _ => false,
+            },
             "callable" => value.is_callable(),
             "odd" => number(value)? % 2 != 0,
             "even" => number(value)? % 2 == 0,
@@ -198,18 +280,16 @@ impl Interpreter<'_> {
                 let other = given.required(0, "other")?;
                 other.kind() == value.kind() && compare::equal(value, &other, &mut self.budget)?
             }
-            "filter" => {
-                given.optional(0, "name").is_none()
-                    && value.as_str().is_some_and(super::filters::is_known)
-            }
+            "filter" => value.as_str().is_some_and(super::filters::is_known),
+            "test" => value.as_str().is_some_and(is_test),
             _ => {
                 let comparison = match name {
-                    "eq" | "equalto" => Comparison::Equal,
-                    "ne" => Comparison::NotEqual,
-                    "lt" | "lessthan" => Comparison::Less,
-                    "le" => Comparison::LessEqual,
-                    "gt" | "greaterthan" => Comparison::Greater,
-                    "ge" => Comparison::GreaterEqual,
+                    "eq" | "equalto" | "==" => Comparison::Equal,
+                    "ne" | "!=" => Comparison::NotEqual,
+                    "lt" | "lessthan" | "<" => Comparison::Less,
+                    "le" | "<=" => Comparison::LessEqual,
+                    "gt" | "greaterthan" | ">" => Comparison::Greater,
+                    "ge" | ">=" => Comparison::GreaterEqual,
                     "in" => Comparison::In,
                     _ => return Err(wrong(format!("there is no test {name}"))),
                 };

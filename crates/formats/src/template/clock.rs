@@ -24,7 +24,11 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] =
     ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
-pub fn now(format: &str) -> Outcome<String> {
+/// The time `now`, or that of the clock, in Python's format.
+pub fn formatted(now: Option<u64>, format: &str) -> Outcome<String> {
+    if let Some(now) = now {
+        return at(now, format);
+    }
     if !IS_THERE {
         return Err(wrong("there is no clock"));
     }
@@ -48,13 +52,23 @@ fn at(seconds: u64, format: &str) -> Outcome<String> {
             text.push(c);
             continue;
         }
-        let part = match chars.next() {
+        let mut letter = chars.next();
+        // A minus leaves zeros at the beginning out.
+        let plain = letter == Some('-');
+        if plain {
+            letter = chars.next();
+        }
+        let part = match letter {
             Some('Y') => format!("{year:04}"),
             Some('y') => format!("{:02}", year % 100),
             Some('m') => format!("{month:02}"),
             Some('B') => month_name.to_string(),
             Some('b') => month_name[..3].to_string(),
             Some('d') => format!("{day:02}"),
+            Some('e') => format!("{day:>2}"),
+            Some('j') => format!("{:03}", day_of_year(days)),
+            Some('F') => format!("{year:04}-{month:02}-{day:02}"),
+            Some('T') => format!("{hour:02}:{minute:02}:{second:02}"),
             Some('A') => weekday.to_string(),
             Some('a') => weekday[..3].to_string(),
             Some('H') => format!("{hour:02}"),
@@ -70,9 +84,18 @@ fn at(seconds: u64, format: &str) -> Outcome<String> {
                 )));
             }
         };
-        text.push_str(&part);
+        let part = if plain { part.trim_start_matches(['0', ' ']) } else { &part };
+        text.push_str(if part.is_empty() { "0" } else { part });
     }
     Ok(text)
+}
+
+/// From 1.
+fn day_of_year(days: u64) -> u64 {
+    let (year, month, day) = date(days);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334][month as usize - 1];
+    before + day + u64::from(leap && month > 2)
 }
 
 /// Year, month and day of a day counted from 1 January 1970: the civil calendar in eras of 400
@@ -106,6 +129,11 @@ mod tests {
         ] {
             assert_eq!(at(seconds, "%A %d %B %Y %H:%M:%S %p %I").expect("a date"), text);
         }
+        assert_eq!(
+            at(951_782_400, "%j %-d %-m %e %F %T").expect("a date"),
+            "060 29 2 29 2000-02-29 00:00:00"
+        );
+        assert_eq!(at(0, "%j %-d %e %-H").expect("a date"), "001 1  1 0");
         assert!(at(0, "%Q").is_err() && at(0, "%").is_err());
     }
 }

@@ -3,7 +3,7 @@
 use super::ast::Comparison;
 use super::budget::Budget;
 use super::number::Number;
-use super::value::Value;
+use super::value::{Shape, Value};
 use super::{Outcome, wrong};
 use std::cmp::Ordering;
 
@@ -36,14 +36,14 @@ pub fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Outcome<bool> 
     if let (Some(a), Some(b)) = (Number::of(left), Number::of(right)) {
         return Ok(a.order(b) == Some(Ordering::Equal));
     }
+    if let (Some(a), Some(b)) = (left.as_str(), right.as_str()) {
+        budget.read(a.len().min(b.len()))?;
+        return Ok(a == b);
+    }
     Ok(match (left, right) {
         (Value::Undefined, Value::Undefined) | (Value::None, Value::None) => true,
-        (Value::Str(a), Value::Str(b)) => {
-            budget.read(a.len().min(b.len()))?;
-            a == b
-        }
         (Value::List(a), Value::List(b)) => {
-            if a.items.len() != b.items.len() {
+            if a.items.len() != b.items.len() || a.shape != b.shape {
                 return Ok(false);
             }
             for (a, b) in a.items.iter().zip(&b.items) {
@@ -69,24 +69,43 @@ pub fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Outcome<bool> 
     })
 }
 
-fn order(left: &Value, right: &Value, budget: &mut Budget) -> Outcome<Option<Ordering>> {
+pub fn order(left: &Value, right: &Value, budget: &mut Budget) -> Outcome<Option<Ordering>> {
+    budget.work(1)?;
     if let (Some(a), Some(b)) = (Number::of(left), Number::of(right)) {
         return Ok(a.order(b));
     }
+    if let (Some(a), Some(b)) = (left.as_str(), right.as_str()) {
+        budget.read(a.len().min(b.len()))?;
+        return Ok(Some(a.cmp(b)));
+    }
     match (left, right) {
-        (Value::Str(a), Value::Str(b)) => {
-            budget.read(a.len().min(b.len()))?;
-            Ok(Some(a.cmp(b)))
+        (Value::List(a), Value::List(b))
+            if a.shape == b.shape && !matches!(a.shape, Shape::View(_)) =>
+        {
+            for (a, b) in a.items.iter().zip(&b.items) {
+                if !equal(a, b, budget)? {
+                    return order(a, b, budget);
+                }
+            }
+            Ok(Some(a.items.len().cmp(&b.items.len())))
         }
         _ => Err(wrong(format!("a {} and a {} have no order", left.kind(), right.kind()))),
     }
 }
 
 pub fn contains(container: &Value, item: &Value, budget: &mut Budget) -> Outcome<bool> {
+    if let (Some(text), Some(part)) = (container.as_str(), item.as_str()) {
+        budget.read(text.len() + part.len())?;
+        return Ok(text.contains(part));
+    }
     match (container, item) {
-        (Value::Str(text), Value::Str(part)) => {
-            budget.read(text.len() + part.len())?;
-            Ok(text.contains(&**part))
+        (Value::Generator(generator), item) => {
+            for other in generator.take()? {
+                if equal(&other, item, budget)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         }
         (Value::List(list), item) => {
             for other in &list.items {
@@ -102,62 +121,41 @@ pub fn contains(container: &Value, item: &Value, budget: &mut Budget) -> Outcome
     }
 }
 
-/// What values are sorted by. All keys of one sorting are of one variant, so the order is total.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SortKey {
-    Int(i64),
-    Float(TotalFloat),
-    Text(String),
-}
-
-#[derive(Clone, Copy)]
-pub struct TotalFloat(f64);
-
-impl PartialEq for TotalFloat {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for TotalFloat {}
-impl PartialOrd for TotalFloat {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for TotalFloat {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
-
-/// Keys for sorting `values`: all numbers or all strings, else an error. Pays for the sorting too.
-pub fn sort_keys(
-    values: &[Value],
-    case_sensitive: bool,
-    budget: &mut Budget,
-) -> Outcome<Vec<SortKey>> {
-    let steps = values.len().checked_ilog2().unwrap_or(0) as usize + 1;
-    budget.make(values.len() * size_of::<SortKey>())?;
-    budget.work(values.len() * steps)?;
-    let any_float = values.iter().any(|v| matches!(v, Value::Float(_)));
-    let mut keys = Vec::with_capacity(values.len());
-    for value in values {
-        keys.push(match value {
-            Value::Str(text) => {
-                // Comparing reads the texts again, at worst once for each step.
-                budget.make(text.len())?;
-                budget.read(text.len() * steps)?;
-                SortKey::Text(if case_sensitive { text.to_string() } else { text.to_lowercase() })
+/// The places of `keys` in ascending order (descending if `reverse`), equal ones as they stand. A
+/// merge sort of our own: that of the standard library must be told an order that always holds, and
+/// that of values may fail.
+pub fn sorted(keys: &[Value], reverse: bool, budget: &mut Budget) -> Outcome<Vec<usize>> {
+    budget.make(2 * size_of_val(keys))?;
+    let mut places: Vec<usize> = (0..keys.len()).collect();
+    let mut width = 1;
+    while width < places.len() {
+        let mut merged = Vec::with_capacity(places.len());
+        for run in places.chunks(2 * width) {
+            let (mut left, mut right) = run.split_at(width.min(run.len()));
+            while let (Some(&l), Some(&r)) = (left.first(), right.first()) {
+                let order = order(&keys[r], &keys[l], budget)?;
+                let wanted = if reverse { Ordering::Greater } else { Ordering::Less };
+                let taken = if order == Some(wanted) { &mut right } else { &mut left };
+                merged.push(taken[0]);
+                *taken = &taken[1..];
             }
-            other => match Number::of(other) {
-                Some(Number::Int(number)) if !any_float => SortKey::Int(number),
-                Some(number) => SortKey::Float(TotalFloat(number.as_f64())),
-                None => return Err(wrong(format!("a {} cannot be sorted", other.kind()))),
-            },
-        });
+            merged.extend_from_slice(left);
+            merged.extend_from_slice(right);
+        }
+        places = merged;
+        width *= 2;
     }
-    if keys.iter().any(|key| std::mem::discriminant(key) != std::mem::discriminant(&keys[0])) {
-        return Err(wrong("numbers and strings have no order among each other"));
+    Ok(places)
+}
+
+/// The value by which it is sorted and told apart from others: texts in small letters, unless case
+/// counts.
+pub fn key(value: Value, case_sensitive: bool, budget: &mut Budget) -> Outcome<Value> {
+    match value {
+        Value::Str(text) | Value::Markup(text) if !case_sensitive => {
+            budget.make(text.len())?;
+            Ok(Value::str(&text.to_lowercase()))
+        }
+        other => Ok(other),
     }
-    Ok(keys)
 }

@@ -5,8 +5,9 @@ use super::builtins::CallArguments;
 use super::compare::compare;
 use super::interpreter::Interpreter;
 use super::number::{Number, arithmetic, index, slice, span};
-use super::value::{DictBuilder, Loop, Value};
-use super::{Outcome, wrong};
+use super::value::{DictBuilder, Loop, Shape, Value};
+use super::{Outcome, methods, wrong};
+use std::rc::Rc;
 
 impl Interpreter<'_> {
     pub fn evaluate(&mut self, expr: &Expr) -> Outcome<Value> {
@@ -27,6 +28,10 @@ impl Interpreter<'_> {
             Expr::List(items) => {
                 self.budget.make_list(items.len())?;
                 Value::list(items.iter().map(|item| self.evaluate(item)).collect::<Outcome<_>>()?)
+            }
+            Expr::Tuple(items) => {
+                self.budget.make_list(items.len())?;
+                Value::tuple(items.iter().map(|item| self.evaluate(item)).collect::<Outcome<_>>()?)
             }
             Expr::Dict(entries) => {
                 let mut dict = DictBuilder::default();
@@ -138,16 +143,35 @@ impl Interpreter<'_> {
 
     pub fn operate(&mut self, operator: Operator, left: &Value, right: &Value) -> Outcome<Value> {
         match (operator, left, right) {
-            (Operator::Add, Value::List(a), Value::List(b)) => {
+            (Operator::Add, Value::List(a), Value::List(b))
+                if a.shape == b.shape && !matches!(a.shape, Shape::View(_)) =>
+            {
                 self.budget.make_list(a.items.len() + b.items.len())?;
                 self.budget.work(a.items.len() + b.items.len())?;
-                Value::list(a.items.iter().chain(&b.items).cloned().collect())
+                Value::shaped(a.items.iter().chain(&b.items).cloned().collect(), a.shape)
             }
-            (Operator::Multiply, Value::Str(text), Value::Int(count))
-            | (Operator::Multiply, Value::Int(count), Value::Str(text)) => {
+            (Operator::Add, Value::Markup(_) | Value::Str(_), Value::Markup(_) | Value::Str(_)) => {
+                // At least one is safe, so the other is made so.
+                let [left, right] = [left, right]
+                    .map(|value| super::filters::escaped(value.clone(), &mut self.budget));
+                let (left, right) = (left?, right?);
+                let (left, right) =
+                    (left.as_str().unwrap_or_default(), right.as_str().unwrap_or_default());
+                self.budget.make(left.len() + right.len())?;
+                Ok(Value::Markup([left, right].concat().into()))
+            }
+            (Operator::Remainder, Value::Str(text) | Value::Markup(text), right) => {
+                let escape = matches!(left, Value::Markup(_));
+                let made = self.printf(text, right, escape)?;
+                if escape { made.marked() } else { Ok(made) }
+            }
+            (Operator::Multiply, Value::Str(text) | Value::Markup(text), Value::Int(count))
+            | (Operator::Multiply, Value::Int(count), Value::Str(text) | Value::Markup(text)) => {
                 let count = usize::try_from(*count).unwrap_or(0);
                 self.budget.make(text.len().saturating_mul(count))?;
-                Ok(Value::str(&text.repeat(count)))
+                let made = Value::str(&text.repeat(count));
+                let safe = matches!(left, Value::Markup(_)) || matches!(right, Value::Markup(_));
+                if safe { made.marked() } else { Ok(made) }
             }
             (Operator::Multiply, Value::List(list), Value::Int(count))
             | (Operator::Multiply, Value::Int(count), Value::List(list)) => {
@@ -156,7 +180,10 @@ impl Interpreter<'_> {
                 let len = list.items.len().saturating_mul(count);
                 self.budget.make_list(len)?;
                 self.budget.work(len)?;
-                Value::list((0..count).flat_map(|_| list.items.iter().cloned()).collect())
+                Value::shaped(
+                    (0..count).flat_map(|_| list.items.iter().cloned()).collect(),
+                    list.shape,
+                )
             }
             _ => arithmetic(operator, left, right),
         }
@@ -200,16 +227,34 @@ impl Interpreter<'_> {
     }
 
     fn given(&mut self, callee: &str, arguments: &Arguments) -> Outcome<CallArguments> {
-        let positional = arguments
+        let mut positional = arguments
             .positional
             .iter()
             .map(|value| self.evaluate(value).map(Some))
-            .collect::<Outcome<_>>()?;
-        let named = arguments
+            .collect::<Outcome<Vec<_>>>()?;
+        let mut named = arguments
             .named
             .iter()
             .map(|(name, value)| Ok((name.clone(), Some(self.evaluate(value)?))))
-            .collect::<Outcome<_>>()?;
+            .collect::<Outcome<Vec<_>>>()?;
+        if let Some(star) = &arguments.star {
+            let values = self.evaluate(star)?;
+            let values = self.items_of(&values)?;
+            self.budget.make_list(values.items.len())?;
+            positional.extend(values.items.iter().cloned().map(Some));
+        }
+        if let Some(stars) = &arguments.stars {
+            let Value::Dict(entries) = self.evaluate(stars)? else {
+                return Err(wrong(format!("{callee}: what follows ** must be a dict")));
+            };
+            self.budget.make_list(entries.entries.len().saturating_mul(2))?;
+            for (name, value) in &entries.entries {
+                let Value::Str(name) = name else {
+                    return Err(wrong(format!("{callee}: names of arguments must be strings")));
+                };
+                named.push((name.clone(), Some(value.clone())));
+            }
+        }
         Ok(CallArguments { callee: callee.to_string(), positional, named })
     }
 
@@ -217,6 +262,10 @@ impl Interpreter<'_> {
         match callee {
             Value::Function(name) => self.call_function(name, given),
             Value::Macro(closure) => self.call_macro(closure, given),
+            Value::Method(bound) => {
+                let (value, name) = &**bound;
+                self.method(value, name, given)
+            }
             other => Err(wrong(format!("a {} cannot be called", other.kind()))),
         }
     }
@@ -232,7 +281,7 @@ impl Interpreter<'_> {
             return Ok(result);
         }
         let callee = self.attribute(value, name)?;
-        if matches!(callee, Value::Undefined) {
+        if matches!(callee, Value::Undefined | Value::Method(_)) {
             return Err(wrong(format!("a {} has no method {name}", value.kind())));
         }
         self.call(&callee, given)
@@ -253,7 +302,7 @@ impl Interpreter<'_> {
                 chosen.ok_or_else(|| wrong("cycle needs values"))
             }
             "changed" => {
-                let now = given.required(0, "value")?;
+                let now = Value::tuple(given.positional.drain(..).flatten().collect())?;
                 let same = match &*state.last_changed.borrow() {
                     Some(last) => super::compare::equal(last, &now, &mut self.budget)?,
                     None => false,
@@ -270,10 +319,14 @@ impl Interpreter<'_> {
     /// own attributes cannot be read.
     pub fn attribute(&mut self, value: &Value, name: &str) -> Outcome<Value> {
         self.budget.read(2 * name.len())?;
+        // As in Python, a method hides the entry of its name.
+        if methods::has(value, name) {
+            return Ok(Value::Method(Rc::new((value.clone(), name.into()))));
+        }
         let found = match value {
             Value::Dict(dict) => dict.get(&Value::str(name), &mut self.budget)?.cloned(),
             Value::Namespace(namespace) => namespace.borrow().get(name).cloned(),
-            Value::Loop(state) => Some(loop_attribute(state, name)?),
+            Value::Loop(state) => loop_attribute(state, name),
             Value::Undefined => return Err(wrong(format!("{name} of something undefined"))),
             _ => None,
         };
@@ -286,23 +339,35 @@ impl Interpreter<'_> {
 
     /// `value[key]`
     pub fn item(&mut self, value: &Value, key: &Value) -> Outcome<Value> {
+        let number =
+            if let Value::Bool(one) = key { Some(Value::Int(i64::from(*one))) } else { None };
+        let key = match (&number, value) {
+            (Some(number), Value::List(_) | Value::Str(_) | Value::Markup(_)) => number,
+            _ => key,
+        };
         let found = match (value, key) {
-            (Value::List(list), Value::Int(at)) => {
+            (Value::List(list), Value::Int(at)) if !matches!(list.shape, Shape::View(_)) => {
                 index(*at, list.items.len()).map(|at| list.items[at].clone())
             }
-            (Value::Str(text), Value::Int(at)) => {
+            (Value::Str(text) | Value::Markup(text), Value::Int(at)) => {
                 self.budget.read(text.len())?;
                 let at = index(*at, text.chars().count());
-                at.and_then(|at| text.chars().nth(at))
-                    .map(|c| Value::str(c.encode_utf8(&mut [0; 4])))
+                let found = at
+                    .and_then(|at| text.chars().nth(at))
+                    .map(|c| Value::str(c.encode_utf8(&mut [0; 4])));
+                if matches!(value, Value::Markup(_)) {
+                    found.map(Value::marked).transpose()?
+                } else {
+                    found
+                }
             }
             (Value::Dict(dict), key) => dict.get(key, &mut self.budget)?.cloned(),
-            (value, Value::Str(name)) => return self.attribute(value, name),
+            (value, Value::Str(name) | Value::Markup(name)) => return self.attribute(value, name),
             (Value::Undefined, _) => return Err(wrong("an item of something undefined")),
             _ => None,
         };
         match (found, key) {
-            (None, Value::Str(name)) => self.attribute(value, name),
+            (None, Value::Str(name) | Value::Markup(name)) => self.attribute(value, name),
             (found, _) => Ok(found.unwrap_or(Value::Undefined)),
         }
     }
@@ -316,15 +381,22 @@ impl Interpreter<'_> {
                 Some(other) => return Err(wrong(format!("a slice with a {}", other.kind()))),
             };
         }
-        let [start, stop, step] = numbers;
         match value {
-            Value::List(list) => {
+            Value::Markup(text) => self.cut(&Value::Str(text.clone()), numbers)?.marked(),
+            other => self.cut(other, numbers),
+        }
+    }
+
+    fn cut(&mut self, value: &Value, [start, stop, step]: [Option<i64>; 3]) -> Outcome<Value> {
+        match value {
+            Value::List(list) if !matches!(list.shape, Shape::View(_)) => {
                 self.budget.make_list(list.items.len())?;
-                Value::list(
+                Value::shaped(
                     slice(start, stop, step, list.items.len())?
                         .into_iter()
                         .map(|at| list.items[at].clone())
                         .collect(),
+                    list.shape,
                 )
             }
             Value::Str(text) if step.is_none_or(|step| step == 1) => {
@@ -354,7 +426,7 @@ impl Interpreter<'_> {
         match value {
             Value::List(list) => Ok(list.items.len()),
             Value::Dict(dict) => Ok(dict.entries.len()),
-            Value::Str(text) => {
+            Value::Str(text) | Value::Markup(text) => {
                 self.budget.read(text.len())?;
                 Ok(text.chars().count())
             }
@@ -364,25 +436,23 @@ impl Interpreter<'_> {
     }
 }
 
-fn loop_attribute(state: &Loop, name: &str) -> Outcome<Value> {
+fn loop_attribute(state: &Loop, name: &str) -> Option<Value> {
     let (index, count) = (state.index.get(), state.items.items.len());
-    let number = |n: usize| Ok(Value::Int(n as i64));
-    let item = |at: Option<usize>| {
-        Ok(at.and_then(|at| state.items.items.get(at)).cloned().unwrap_or(Value::Undefined))
-    };
+    let number = |n: usize| Some(Value::Int(n as i64));
+    let item = |at: Option<usize>| Some(at.and_then(|at| state.items.items.get(at))?.clone());
     match name {
         "index" => number(index + 1),
         "index0" => number(index),
         "revindex" => number(count - index),
         "revindex0" => number(count - index - 1),
-        "first" => Ok(Value::Bool(index == 0)),
-        "last" => Ok(Value::Bool(index + 1 == count)),
+        "first" => Some(Value::Bool(index == 0)),
+        "last" => Some(Value::Bool(index + 1 == count)),
         "length" => number(count),
         // Counts recursive loops, which there are none of.
         "depth" => number(1),
         "depth0" => number(0),
         "previtem" => item(index.checked_sub(1)),
         "nextitem" => item(index.checked_add(1)),
-        _ => Err(wrong(format!("a loop has no {name}"))),
+        _ => None,
     }
 }

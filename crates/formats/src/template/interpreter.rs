@@ -4,7 +4,7 @@ use super::ast::{Expr, Macro, Name, Node, Post, Statement, Target, Template};
 use super::budget::{Budget, MAX_DEPTH, MAX_OUTPUT_BYTES};
 use super::builtins::{self, CallArguments};
 use super::value::{Closure, DictBuilder, List, Loop, Value};
-use super::{Message, Outcome, show, too_much, wrong};
+use super::{Outcome, clock, show, too_much, wrong};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -18,6 +18,8 @@ pub struct Interpreter<'t> {
     calls: u32,
     loop_name: Option<Name>,
     caller_name: Option<Name>,
+    /// What `strftime_now` tells, in seconds since 1970 began; the clock if None.
+    pub now: Option<u64>,
 }
 
 #[derive(Default)]
@@ -36,14 +38,15 @@ enum Flow {
 }
 
 impl<'t> Interpreter<'t> {
-    pub fn new(template: &'t Template) -> Self {
+    pub fn new(template: &'t Template, budget: Budget, now: Option<u64>) -> Self {
         let id = |wanted: &str| {
             template.names.iter().position(|name| &**name == wanted).map(|id| id as Name)
         };
         let (loop_name, caller_name) = (id("loop"), id("caller"));
         Self {
             template,
-            budget: Budget::new(),
+            budget,
+            now,
             frames: vec![Frame::default()],
             out: String::new(),
             calls: 0,
@@ -52,42 +55,22 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    pub fn render(
-        mut self,
-        messages: &[Message],
-        add_generation_prompt: bool,
-        bos_token: &str,
-        eos_token: &str,
-    ) -> Outcome<String> {
-        let mut list = Vec::with_capacity(messages.len());
-        for message in messages {
-            let mut entries = DictBuilder::default();
-            for (key, text) in [("role", &message.role), ("content", &message.content)] {
-                self.budget.make(text.len())?;
-                entries.insert(Value::str(key), Value::str(text), &mut self.budget)?;
-            }
-            list.push(entries.finish()?);
-        }
-        let given = [
-            ("messages", Value::list(list)?),
-            ("add_generation_prompt", Value::Bool(add_generation_prompt)),
-            ("bos_token", Value::str(bos_token)),
-            ("eos_token", Value::str(eos_token)),
-            ("tools", Value::None),
-            ("documents", Value::None),
-        ];
+    /// Runs the template with the variables of `given`; and what is left of the budget.
+    pub fn render(mut self, given: &[(Rc<str>, Value)]) -> (Outcome<String>, Budget) {
         for (id, name) in self.template.names.iter().enumerate() {
             let value = given
                 .iter()
-                .find(|(given, _)| *given == &**name)
+                .find(|(given, _)| given == name)
                 .map(|(_, value)| value.clone())
-                .or_else(|| builtins::function(name));
+                .or_else(|| builtins::function(name, self.now.is_some() || clock::IS_THERE));
             self.frames[0].variables.extend(value.map(|value| (id as Name, value)));
         }
-        match self.run(&self.template.body)? {
-            Flow::On => Ok(self.out),
-            _ => Err(wrong("break or continue outside of a loop")),
-        }
+        let text = match self.run(&self.template.body) {
+            Ok(Flow::On) => Ok(self.out),
+            Ok(_) => Err(wrong("break or continue outside of a loop")),
+            Err(fault) => Err(fault),
+        };
+        (text, self.budget.again())
     }
 
     /// Stores a variable in the innermost frame.
@@ -149,7 +132,7 @@ impl<'t> Interpreter<'t> {
             Statement::Print(value) => {
                 let value = self.evaluate(value)?;
                 match &value {
-                    Value::Str(text) => self.write(text)?,
+                    Value::Str(text) | Value::Markup(text) => self.write(text)?,
                     other => {
                         let text = self.text_of(other)?;
                         self.write(&text)?;
@@ -252,7 +235,12 @@ impl<'t> Interpreter<'t> {
                 self.budget.make_list(dict.entries.len())?;
                 dict.entries.iter().map(|(key, _)| key.clone()).collect()
             }
-            Value::Str(text) => {
+            Value::Generator(generator) => {
+                let items = generator.take()?;
+                self.budget.make_list(items.len())?;
+                items
+            }
+            Value::Str(text) | Value::Markup(text) => {
                 let count = text.chars().count();
                 self.budget.make_list(2 * count)?;
                 text.chars().map(|c| Value::str(c.encode_utf8(&mut [0; 4]))).collect()
@@ -310,6 +298,9 @@ impl<'t> Interpreter<'t> {
             Target::Name(name) => self.set(*name, value),
             Target::Attribute(name, attribute) => {
                 value.check_storable()?;
+                if attribute.starts_with('_') {
+                    return Err(wrong("a namespace has no names that begin with _"));
+                }
                 let Value::Namespace(namespace) = self.get(*name)? else {
                     return Err(wrong(format!(
                         "{} is no namespace, so its attributes cannot be set",
@@ -359,6 +350,21 @@ impl<'t> Interpreter<'t> {
                     };
                     this.set(*name, value)?;
                 }
+                if let Some(name) = definition.varargs {
+                    let first = definition.parameters.len();
+                    let left = given.positional.drain(first.min(given.positional.len())..);
+                    let left = Value::tuple(left.flatten().collect())?;
+                    this.set(name, left)?;
+                }
+                if let Some(name) = definition.kwargs {
+                    let mut entries = DictBuilder::default();
+                    for (name, value) in &mut given.named {
+                        if let Some(value) = value.take() {
+                            entries.insert(Value::Str(name.clone()), value, &mut this.budget)?;
+                        }
+                    }
+                    this.set(name, entries.finish()?)?;
+                }
                 given.finish()?;
                 this.run(&definition.body)
             })
@@ -369,7 +375,7 @@ impl<'t> Interpreter<'t> {
 
     /// Text of a value as it is printed.
     pub fn text_of(&mut self, value: &Value) -> Outcome<Rc<str>> {
-        if let Value::Str(text) = value {
+        if let Value::Str(text) | Value::Markup(text) = value {
             return Ok(text.clone());
         }
         let mut text = String::new();

@@ -16,6 +16,7 @@ pub fn parse(source: &str) -> Outcome<Template> {
         tokens: lexer::tokens(source)?,
         at: 0,
         depth: 0,
+        extra: [None; 2],
         names: Vec::new(),
         known: HashMap::new(),
     };
@@ -27,6 +28,8 @@ pub struct Parser {
     tokens: Vec<(u32, Token)>,
     at: usize,
     depth: u32,
+    /// Whether `varargs` and `kwargs` were read since the innermost macro began.
+    pub extra: [Option<Name>; 2],
     names: Vec<Rc<str>>,
     known: HashMap<String, Name>,
 }
@@ -125,7 +128,7 @@ impl Parser {
 
 /// Expressions, from the loosest binding to the tightest.
 impl Parser {
-    /// `a, b` is a list, as is `a,`.
+    /// `a, b` is a tuple, as is `a,`.
     pub fn tuple(&mut self) -> Outcome<Expr> {
         let first = self.expression()?;
         if !self.is(",") {
@@ -139,7 +142,7 @@ impl Parser {
             }
             items.push(self.expression()?);
         }
-        Ok(Expr::List(items))
+        Ok(Expr::Tuple(items))
     }
 
     pub fn expression(&mut self) -> Outcome<Expr> {
@@ -278,7 +281,14 @@ impl Parser {
                 "true" | "True" => Expr::Const(Value::Bool(true)),
                 "false" | "False" => Expr::Const(Value::Bool(false)),
                 "none" | "None" => Expr::Const(Value::None),
-                _ => Expr::Name(self.intern(name)),
+                _ => {
+                    let extra = ["varargs", "kwargs"].iter().position(|extra| *extra == name);
+                    let name = self.intern(name);
+                    if let Some(extra) = extra {
+                        self.extra[extra] = Some(name);
+                    }
+                    Expr::Name(name)
+                }
             },
             _ => return self.unexpected("a value"),
         })
@@ -287,7 +297,7 @@ impl Parser {
     fn parenthesis(&mut self) -> Outcome<Expr> {
         self.at += 1;
         if self.take(")") {
-            return Ok(Expr::List(Vec::new()));
+            return Ok(Expr::Tuple(Vec::new()));
         }
         let inner = self.tuple()?;
         self.expect(")")?;
@@ -394,7 +404,8 @@ impl Parser {
         let arguments = if self.is("(") {
             self.arguments()?
         } else if starts_value {
-            Arguments { positional: vec![self.nested(|p| p.unary(false))?], named: Vec::new() }
+            let positional = vec![self.nested(|p| p.unary(false))?];
+            Arguments { positional, ..Arguments::default() }
         } else {
             Arguments::default()
         };
@@ -405,8 +416,21 @@ impl Parser {
         self.expect("(")?;
         let mut arguments = Arguments::default();
         while !self.take(")") {
-            if self.is("*") || self.is("**") {
-                return Err(wrong("arguments by * or ** are not supported"));
+            if arguments.stars.is_none() && self.take("**") {
+                arguments.stars = Some(Box::new(self.expression()?));
+                if !self.take(",") {
+                    self.expect(")")?;
+                    break;
+                }
+                continue;
+            }
+            if arguments.star.is_none() && arguments.stars.is_none() && self.take("*") {
+                arguments.star = Some(Box::new(self.expression()?));
+                if !self.take(",") {
+                    self.expect(")")?;
+                    break;
+                }
+                continue;
             }
             let named = matches!(self.peek(), Some(Token::Name(_)))
                 && matches!(self.tokens.get(self.at + 1), Some((_, Token::Operator("="))));
@@ -414,7 +438,10 @@ impl Parser {
                 let name = self.word("a name")?;
                 self.at += 1;
                 arguments.named.push((name.into(), self.expression()?));
-            } else if arguments.named.is_empty() {
+            } else if arguments.named.is_empty()
+                && arguments.star.is_none()
+                && arguments.stars.is_none()
+            {
                 arguments.positional.push(self.expression()?);
             } else {
                 return self.unexpected("a named argument");

@@ -119,7 +119,7 @@ impl Parser {
                     break;
                 }
             }
-            iter = Expr::List(items);
+            iter = Expr::Tuple(items);
         }
         let filter = if self.take_word("if") { Some(self.expression()?) } else { None };
         if self.is_word("recursive") {
@@ -193,6 +193,14 @@ impl Parser {
 
     /// Parameters, if there are any, and body.
     fn macro_from(&mut self, name: u32, end: &str) -> Outcome<Rc<Macro>> {
+        let parameters = self.parameters()?;
+        let outer = std::mem::take(&mut self.extra);
+        let body = self.closed_by(end)?;
+        let [varargs, kwargs] = std::mem::replace(&mut self.extra, outer);
+        Ok(Rc::new(Macro { name, parameters, varargs, kwargs, body }))
+    }
+
+    fn parameters(&mut self) -> Outcome<Vec<(u32, Option<Expr>)>> {
         let mut parameters = Vec::new();
         self.expect("(")?;
         while !self.take(")") {
@@ -205,17 +213,16 @@ impl Parser {
                 break;
             }
         }
-        Ok(Rc::new(Macro { name, parameters, body: self.closed_by(end)? }))
+        Ok(parameters)
     }
 
     fn call(&mut self) -> Outcome<Statement> {
-        if self.is("(") {
-            return Err(wrong("call blocks with parameters are not supported"));
-        }
+        let parameters = if self.is("(") { self.parameters()? } else { Vec::new() };
         let mut call = self.expression()?;
         let name = self.intern("caller".into());
         let body = self.closed_by("endcall")?;
-        let caller = Rc::new(Macro { name, parameters: Vec::new(), body });
+        let (varargs, kwargs) = (None, None);
+        let caller = Rc::new(Macro { name, parameters, varargs, kwargs, body });
         match &mut call {
             Expr::Postfix(_, posts) => match posts.last_mut() {
                 Some(Post::Call(arguments)) => {

@@ -4,9 +4,14 @@ use super::budget::Budget;
 use super::value::Value;
 use super::{Outcome, wrong};
 
+/// White space for Python, which counts four separators of ASCII too.
+pub fn is_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
+}
+
 /// Without the characters of `set` (white space if there is none) at the chosen ends.
 pub fn strip<'t>(text: &'t str, set: Option<&str>, left: bool, right: bool) -> &'t str {
-    let gone = |c: char| set.map_or(c.is_whitespace(), |set| set.contains(c));
+    let gone = |c: char| set.map_or(is_space(c), |set| set.contains(c));
     let text = if left { text.trim_start_matches(gone) } else { text };
     if right { text.trim_end_matches(gone) } else { text }
 }
@@ -32,28 +37,24 @@ pub fn split(
 }
 
 fn words(text: &str, parts: usize) -> impl Iterator<Item = &str> {
-    let (mut rest, mut count) = (text.trim_start(), 0);
+    let (mut rest, mut count) = (text.trim_start_matches(is_space), 0);
     std::iter::from_fn(move || {
         count += 1;
-        let end = if count == parts {
-            rest.len()
-        } else {
-            rest.find(char::is_whitespace).unwrap_or(rest.len())
-        };
+        let end =
+            if count == parts { rest.len() } else { rest.find(is_space).unwrap_or(rest.len()) };
         let (word, after) = rest.split_at(end);
-        rest = after.trim_start();
+        rest = after.trim_start_matches(is_space);
         (!word.is_empty()).then_some(word)
     })
 }
 
 fn words_from_right(text: &str, parts: usize) -> impl Iterator<Item = &str> {
-    let (mut rest, mut count) = (text.trim_end(), 0);
+    let (mut rest, mut count) = (text.trim_end_matches(is_space), 0);
     std::iter::from_fn(move || {
         count += 1;
-        let space =
-            rest.char_indices().rev().find(|(_, c)| c.is_whitespace()).filter(|_| count < parts);
+        let space = rest.char_indices().rev().find(|(_, c)| is_space(*c)).filter(|_| count < parts);
         let (before, word) = rest.split_at(space.map_or(0, |(at, c)| at + c.len_utf8()));
-        rest = before.trim_end();
+        rest = before.trim_end_matches(is_space);
         (!word.is_empty()).then_some(word)
     })
 }
@@ -76,14 +77,27 @@ fn strings<'t>(
     Value::list(items)
 }
 
+/// The lines of a text, at all the characters that end a line for Python.
 pub fn lines(text: &str, keep_ends: bool, budget: &mut Budget) -> Outcome<Value> {
     budget.read(text.len())?;
-    let lines = text.split_inclusive('\n').map(|line| {
-        if keep_ends {
-            line
-        } else {
-            line.strip_suffix('\n').unwrap_or(line).trim_end_matches('\r')
+    let ends = |c: char| {
+        matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}')
+            || matches!(c, '\u{2028}' | '\u{2029}')
+    };
+    let mut rest = text;
+    let lines = std::iter::from_fn(|| {
+        if rest.is_empty() {
+            return None;
         }
+        let end = rest.find(ends).unwrap_or(rest.len());
+        let len = if rest[end..].starts_with("\r\n") {
+            2
+        } else {
+            rest[end..].chars().next().map_or(0, char::len_utf8)
+        };
+        let line = &rest[..if keep_ends { end + len } else { end }];
+        rest = &rest[end + len..];
+        Some(line)
     });
     strings(lines, false, budget)
 }
@@ -110,7 +124,7 @@ pub fn capitalize(text: &str) -> String {
     })
 }
 
-/// Every word with a capital letter at its start.
+/// Every run of letters with a capital one at its start.
 pub fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = false;
@@ -120,9 +134,141 @@ pub fn title(text: &str) -> String {
         } else {
             out.extend(c.to_uppercase())
         }
-        inside = c.is_alphanumeric() || c == '\'';
+        inside = c.is_lowercase() || c.is_uppercase();
     }
     out
+}
+
+/// Jinja's filter `title`: only white space, brackets and hyphens begin a word.
+pub fn words_with_capitals(text: &str) -> String {
+    let begins = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let end = rest.find(|other| begins(other) != begins(c)).unwrap_or(rest.len());
+        let (part, after) = rest.split_at(end);
+        if begins(c) {
+            out.push_str(part);
+        } else {
+            out.extend(c.to_uppercase());
+            out.push_str(&part[c.len_utf8()..].to_lowercase());
+        }
+        rest = after;
+    }
+    out
+}
+
+/// Capitals small and small letters capital.
+pub fn swap_case(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_uppercase() {
+            out.extend(c.to_lowercase());
+        } else {
+            out.extend(c.to_uppercase());
+        }
+    }
+    out
+}
+
+/// `center`, `ljust`, `rjust`: filled up to `width` characters.
+pub fn justified(
+    text: &str,
+    how: &str,
+    width: i64,
+    fill: char,
+    budget: &mut Budget,
+) -> Outcome<String> {
+    let len = text.chars().count();
+    let width = usize::try_from(width).unwrap_or(0);
+    let missing = width.saturating_sub(len);
+    budget.make(missing.saturating_mul(fill.len_utf8()).saturating_add(text.len()))?;
+    let left = match how {
+        "ljust" => 0,
+        "rjust" => missing,
+        // Python puts the odd one to the left of a text of odd width.
+        _ => missing / 2 + (missing & width & 1),
+    };
+    let fill = |count: usize| std::iter::repeat_n(fill, count);
+    Ok(fill(left).chain(text.chars()).chain(fill(missing - left)).collect())
+}
+
+/// Zeros between the sign and the digits.
+pub fn zero_filled(text: &str, width: i64, budget: &mut Budget) -> Outcome<String> {
+    let sign = usize::from(text.starts_with(['+', '-']));
+    let missing = usize::try_from(width).unwrap_or(0).saturating_sub(text.chars().count());
+    budget.make(missing.saturating_add(text.len()))?;
+    Ok(format!("{}{}{}", &text[..sign], "0".repeat(missing), &text[sign..]))
+}
+
+/// Spaces up to the next multiple of `size` for every tab.
+pub fn tabs_expanded(text: &str, size: i64, budget: &mut Budget) -> Outcome<String> {
+    let size = usize::try_from(size).unwrap_or(0);
+    let tabs = text.matches('\t').count();
+    budget.make(tabs.saturating_mul(size).saturating_add(text.len()))?;
+    let (mut out, mut column) = (String::new(), 0);
+    for c in text.chars() {
+        match c {
+            '\t' => {
+                let spaces = if size == 0 { 0 } else { size - column % size };
+                out.extend(std::iter::repeat_n(' ', spaces));
+                column += spaces;
+            }
+            c => {
+                out.push(c);
+                column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Runs of letters, digits and underscores.
+pub fn count_words(text: &str) -> usize {
+    let mut inside = false;
+    let starts = |c: char| {
+        let before = std::mem::replace(&mut inside, c == '_' || c.is_alphanumeric());
+        inside && !before
+    };
+    text.chars().map(starts).filter(|starts| *starts).count()
+}
+
+/// Every byte but letters, digits, `_.-~` and those of `safe` as `%20`.
+pub fn url_encoded(text: &str, safe: &[u8], budget: &mut Budget) -> Outcome<String> {
+    budget.make(3 * text.len())?;
+    let mut out = String::new();
+    for &byte in text.as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"_.-~".contains(&byte) || safe.contains(&byte) {
+            out.push(byte as char);
+        } else {
+            let digit = |half: u8| char::from(b"0123456789ABCDEF"[usize::from(half)]);
+            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+    Ok(out)
+}
+
+/// At most `length` characters with `end`, cut between words if `whole`; a text that is longer by
+/// `leeway` only stays.
+pub fn truncated(
+    text: &str,
+    length: usize,
+    whole: bool,
+    end: &str,
+    leeway: usize,
+) -> Outcome<String> {
+    if text.chars().count() <= length.saturating_add(leeway) {
+        return Ok(text.to_string());
+    }
+    let kept = length
+        .checked_sub(end.chars().count())
+        .ok_or_else(|| wrong("truncate to less than the end that it adds"))?;
+    let at = text.char_indices().nth(kept).map_or(text.len(), |(at, _)| at);
+    let mut part = &text[..at];
+    if whole && let Some(space) = part.rfind(' ') {
+        part = &part[..space];
+    }
+    Ok(format!("{part}{end}"))
 }
 
 /// Puts `prefix` before all lines but the first (and optionally before the first and before empty
@@ -154,6 +300,16 @@ pub fn indent(
 pub fn find(text: &str, part: &str, last: bool) -> i64 {
     let at = if last { text.rfind(part) } else { text.find(part) };
     at.map_or(-1, |at| text[..at].chars().count() as i64)
+}
+
+/// The text before the first (or last) `separator`, it, and the text after.
+pub fn parted<'t>(text: &'t str, separator: &'t str, last: bool) -> [&'t str; 3] {
+    let cut = if last { text.rsplit_once(separator) } else { text.split_once(separator) };
+    match cut {
+        Some((before, after)) => [before, separator, after],
+        None if last => ["", "", text],
+        None => [text, "", ""],
+    }
 }
 
 #[cfg(test)]
@@ -188,7 +344,8 @@ mod tests {
     #[test]
     fn texts_are_cut_and_changed_as_by_python() {
         let mut budget = Budget::new();
-        assert_eq!(title("half a step, it's"), "Half A Step, It's");
+        assert_eq!(title("half a step, it's 3rd"), "Half A Step, It'S 3Rd");
+        assert_eq!(words_with_capitals(" half-a STEP, it's"), " Half-A Step, It's");
         assert_eq!(capitalize("éCOLE"), "École");
         assert_eq!(
             parts(lines("a\r\nb\n\nc", false, &mut budget).expect("lines")),

@@ -326,7 +326,13 @@ impl<'t> Encoder<'_, 't> {
             }
             Self::Unigram(model, spaces) => {
                 let spelled = spaces.apply(text, first);
-                spaces.words(&spelled, &mut |word| model.encode(word, ids));
+                let mut result = Ok(());
+                spaces.words(&spelled, &mut |word| {
+                    if result.is_ok() {
+                        result = model.encode(word, ids);
+                    }
+                });
+                return result;
             }
         }
         Ok(())

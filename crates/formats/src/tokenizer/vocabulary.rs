@@ -15,6 +15,9 @@ pub const MAX_TOKEN_BYTES: usize = 64 << 10;
 pub const MAX_MARKERS: usize = 1 << 16;
 /// Most bytes that the texts of these tokens may have together.
 pub const MAX_MARKER_BYTES: usize = 4 << 20;
+/// Longest of these tokens. The search begins anew at every byte, at worst after going along the
+/// whole of one.
+pub const MAX_MARKER_TOKEN_BYTES: usize = 256;
 /// Longest piece that is put together by its score: all its halves are looked up.
 pub const MAX_PIECE_BYTES: usize = 512;
 
@@ -257,6 +260,13 @@ impl Vocabulary {
                 return Err(wrong(format!(
                     "token {id} is of the byte type but not of the form <0x00> to <0xFF>: {:?}",
                     shown(token)
+                )));
+            }
+            if kind.is_marker() && token.len() > MAX_MARKER_TOKEN_BYTES {
+                return Err(wrong(format!(
+                    "token {id} has {} bytes; one that is searched for in the text has at most \
+                     {MAX_MARKER_TOKEN_BYTES}",
+                    token.len()
                 )));
             }
             if kind.is_marker() {

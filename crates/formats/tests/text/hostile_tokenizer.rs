@@ -146,10 +146,15 @@ const VOCABULARIES: &[Change] = &[
     (
         "special tokens of more bytes than are searched for",
         |v| {
-            v.tokens.extend((0..100).map(|i| format!("{i}{}", "x".repeat(60_000))));
+            v.tokens.extend((0..20_000).map(|i| format!("{i}{}", "x".repeat(240))));
             v.kinds.resize(v.tokens.len(), TokenKind::UserDefined);
         },
-        "special tokens of 60",
+        "special tokens of 48",
+    ),
+    (
+        "a special token of 257 bytes",
+        |v| v.tokens[0] = "x".repeat(257),
+        "token 0 has 257 bytes; one that is searched for in the text has at most 256",
     ),
 ];
 
@@ -468,6 +473,50 @@ fn files_with_a_fault() {
         }
         expect(name, read(file.to_string().as_bytes(), Some(CONFIG.as_bytes())), code, says);
     }
+}
+
+/// Patterns that an engine which backtracks does not end with.
+const CATASTROPHIC: &[&str] = &[
+    "(a+)+$",
+    "(a+)+",
+    "(a*)*b",
+    "(a|a)*$",
+    "(a|aa)+$",
+    "(.*a){30}",
+    "([a-zA-Z]+)*$",
+    r"^(\w+\s?)*$",
+    r"(\s*)*\S$",
+    r"(x+x+)+y",
+    r"(?=(a+))a*b\1",
+    r"(\p{L}+\p{L}+)+\p{N}",
+];
+
+#[test]
+fn patterns_without_end_are_refused_unread() {
+    let split = |pattern: &str| {
+        json!({
+            "type": "Split",
+            "pattern": {"Regex": pattern},
+            "behavior": "Isolated",
+            "invert": false,
+        })
+    };
+    for pattern in CATASTROPHIC {
+        let replace =
+            json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": "\u{2581}"});
+        for (section, step) in [
+            ("pre_tokenizer", split(pattern)),
+            ("pre_tokenizer", json!({"type": "Sequence", "pretokenizers": [split(pattern)]})),
+            ("normalizer", replace),
+        ] {
+            let mut file = FILE.clone();
+            file[section] = step;
+            let result = read(file.to_string().as_bytes(), Some(CONFIG.as_bytes()));
+            let error = result.err().unwrap_or_else(|| panic!("{section} {pattern} was accepted"));
+            assert_eq!(error.code(), "ERR_UNSUPPORTED", "{section} {pattern}: {error}");
+        }
+    }
+    println!("{0} of {0} patterns refused in three places", CATASTROPHIC.len());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Chat templates give the text that Jinja2 gives them with the settings of transformers
 //! (template/cases.json, made by template/make.py).
 
-use halfstep_formats::template::{Message, render};
+use halfstep_formats::template::{Message, render, render_with};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -40,4 +40,36 @@ fn a_template_may_ask_for_the_date() {
         day.len() == 2 && month.len() == 3 && year.parse::<u32>().expect("a year") >= 2024,
         "{text}"
     );
+}
+
+#[derive(Deserialize)]
+struct Language {
+    now: u64,
+    /// JSON.
+    variables: String,
+    cases: Vec<Piece>,
+}
+
+#[derive(Deserialize)]
+struct Piece {
+    template: String,
+    text: Option<String>,
+}
+
+/// Every construct, filter, test and method alone: expressions.txt and statements.txt.
+#[test]
+fn the_language_is_that_of_jinja() {
+    let language: Language =
+        serde_json::from_str(include_str!("template/language.json")).expect("cases");
+    let (mut equal, mut refused, mut wrong) = (0, 0, vec![]);
+    for Piece { template, text } in &language.cases {
+        match (render_with(template, &language.variables, Some(language.now)), text) {
+            (Ok(own), Some(text)) if own == *text => equal += 1,
+            (Err(error), None) if error.code() == "ERR_TEMPLATE" => refused += 1,
+            (own, text) => wrong.push(format!("{template}: {own:?}, Jinja gives {text:?}")),
+        }
+    }
+    println!("{equal} of {} texts equal, {refused} refused by both", language.cases.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(equal >= 480 && refused >= 80, "{equal} and {refused}");
 }
