@@ -29,7 +29,10 @@ export const ERROR_CODES = [
   'ERR_IO',
   /** A size exceeds its limit, or there is not enough memory. */
   'ERR_MEMORY',
-  /** A tensor that the architecture needs is not in the file. */
+  /**
+   * A tensor that the architecture needs is not in the file; `details.offset` is where the list of
+   * tensors of a binary file begins.
+   */
   'ERR_MISSING_TENSOR',
   /** Neither the native addon nor WebAssembly could be loaded. */
   'ERR_NO_BUILD',
@@ -37,7 +40,10 @@ export const ERROR_CODES = [
   'ERR_NON_FINITE',
   /** The written file differs from the trained model; it was removed. */
   'ERR_PARITY',
-  /** The shape of a tensor is not the one that the config gives. */
+  /**
+   * The shape of a tensor is not the one that the config gives; `details.offset` is its place in a
+   * binary file.
+   */
   'ERR_SHAPE',
   /**
    * The target cannot hold the grid of the recipe; `details.targets` names those that can.
@@ -51,7 +57,10 @@ export const ERROR_CODES = [
   'ERR_TOKENIZER',
   /** A value that the block format cannot hold. */
   'ERR_UNENCODABLE',
-  /** The file is valid but needs something that halfstep does not support: `details.name`. */
+  /**
+   * The file is valid but needs something that halfstep does not support: `details.name`, in a
+   * binary file at `details.offset`.
+   */
   'ERR_UNSUPPORTED',
 ] as const
 

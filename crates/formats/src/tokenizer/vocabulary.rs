@@ -193,6 +193,7 @@ impl Vocabulary {
                 file: "tokenizer".into(),
                 name: format!("pre-tokenizer {:?}", shown(&self.pre)),
                 reason,
+                offset: None,
             });
         }
         self.check_tokens()?;
