@@ -113,6 +113,10 @@ pub(crate) fn read_header(source: &mut Source) -> Result<Header> {
     if source.length < 8 {
         return Err(wrong(0, format!("{} bytes, too short for a safetensors file", source.length)));
     }
+    // Of a file that is another one nothing is shown, not even its first bytes as a length.
+    if source.length > 8 && start[8] != b'{' {
+        return Err(wrong(8, "the header does not begin with '{'".into()));
+    }
     let header_bytes = u64::from_le_bytes(start[..8].try_into().expect("8 bytes"));
     if header_bytes > MAX_HEADER_BYTES {
         return Err(Error::Memory {

@@ -72,7 +72,7 @@ fn whole(
 fn files() -> Vec<Valid> {
     let (bytes, names) = (Places::Bytes, Places::Names);
     let header = |bytes: &[u8]| super::hostile::header_bytes(bytes);
-    let first = own::small_file(1);
+    let first = super::any_model::small_file(1);
     let table = own::table();
     let second =
         own::version_2_file(QuantSpec::new(table, Granularity::Group(7), ScaleCodec::E8M0));

@@ -3,14 +3,13 @@
 use super::any_model::*;
 use super::hostile::{header_bytes, renamed, with_data, with_header, with_metadata};
 use super::{Bytes, Case, of_bytes};
-use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::load::load_bytes;
 use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{TensorData, safetensors};
 use halfstep_kernels::quant::element::table::{Table, Ties};
 use halfstep_kernels::quant::observer::{Observer, quantize_by};
 use halfstep_kernels::quant::scale::nested::{InnerScale, Nested, OuterScale};
-use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
+use halfstep_kernels::{Granularity, Int, Pool, QuantSpec, ScaleCodec};
 
 pub fn cases() -> Vec<Case> {
     let named =
@@ -24,27 +23,6 @@ pub fn cases() -> Vec<Case> {
 fn read(bytes: &[u8]) -> halfstep::Result<()> {
     load_bytes("hostile.safetensors", bytes)?;
     Ok(())
-}
-
-/// A small file that has every kind of part: codes, scales, zero points, low-rank factors, steps,
-/// floats, tokenizer, metadata.
-pub fn small_file(layers: usize) -> Vec<u8> {
-    let q = QuantSpec::int(Int::unsigned(3), Granularity::Group(7), ScaleCodec::F16);
-    let mut m = packed_model(q);
-    m.architecture = m.architecture.resized(|s| s.layers = layers);
-    let wanted: Vec<String> = m.architecture.tensors().into_iter().map(|t| t.name).collect();
-    m.tensors.retain(|name, _| wanted.contains(name));
-    let quantization = m.quantization.as_mut().expect("is quantized");
-    quantization.activation = ActivationSpec::of_site(8);
-    quantization.cache = ActivationSpec::of_site(8);
-    for layer in 0..layers {
-        for site in ActivationSite::USUAL {
-            quantization.static_scales.insert(site.static_scale_name(layer), 0.125);
-        }
-    }
-    add_low_rank(&mut m, &mut Draw(4), |_, _| 2);
-    m.tokenizer = None; // thousands of bytes that only the tokenizer's own tests look into
-    to_bytes(&m, FileFormat::Halfstep).expect("writes")
 }
 
 /// A file of version 2 with this spec for the weights of layers.

@@ -151,7 +151,7 @@ fn merges() -> Vec<Case> {
         "added_tokens_decoder": {"-1": {"content": "<x>"}}}"#;
     let cases: [(_, &str, &str, &str, Option<&str>, _, _); 10] = [
         ("merges: vocabulary cut", &vocab[..99], &lines, CLASS, None, "ERR_FORMAT", "JSON"),
-        ("merges: vocabulary a list", "[]", &lines, CLASS, None, "ERR_FORMAT", "token ids"),
+        ("merges: vocabulary a list", "[]", &lines, CLASS, None, "ERR_FORMAT", "an object"),
         (
             "merges: an id of 2^32",
             r#"{"a": 4294967296}"#,

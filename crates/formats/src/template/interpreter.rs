@@ -59,6 +59,7 @@ impl<'t> Interpreter<'t> {
         bos_token: &str,
         eos_token: &str,
     ) -> Outcome<String> {
+        self.budget.give(messages.iter().map(|m| m.role.len() + m.content.len()).sum());
         let mut list = Vec::with_capacity(messages.len());
         for message in messages {
             let mut entries = DictBuilder::default();

@@ -40,12 +40,6 @@ const LLAMA3: fn() -> Value = || {
     })
 };
 
-fn llama3_with(key: &str, value: Value) -> Value {
-    let mut rope = LLAMA3();
-    rope[key] = value;
-    rope
-}
-
 #[test]
 fn the_offset_is_that_of_the_key() {
     let text = with(&[("head_dim", json!(15))]);

@@ -1,17 +1,13 @@
-//! Hostile safetensors, halfstep files and shard indexes: each named mutation of a sound file gives
-//! a typed error that says what and where, within time and memory; nothing is accepted that the
-//! published reader refuses.
+//! Hostile safetensors, halfstep files, shard indexes and folders: typed errors that say what and
+//! where; nothing is accepted that the published reader refuses.
 
 use crate::any_model::*;
 use crate::hostile::*;
 use halfstep_formats::architecture::ActivationSite;
 use halfstep_formats::load::{load, load_bytes};
 use halfstep_formats::write::{FileFormat, save_hugging_face, to_bytes};
-use halfstep_formats::{Error, TensorData, safetensors};
-use halfstep_kernels::quant::element::table::{Table, Ties};
-use halfstep_kernels::quant::observer::{Observer, quantize_by};
-use halfstep_kernels::quant::scale::nested::{InnerScale, Nested, OuterScale};
-use halfstep_kernels::{ActivationSpec, Granularity, Int, Pool, QuantSpec, ScaleCodec};
+use halfstep_formats::{Error, safetensors};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, QuantSpec, ScaleCodec};
 
 /// A file of a header as text and so many bytes of data.
 fn file(header: &str, data: usize) -> Vec<u8> {
@@ -52,27 +48,6 @@ fn sound_containers_are_read() {
         let header = safetensors::read("sound", &bytes).unwrap_or_else(|e| panic!("{case}: {e}"));
         assert_eq!(header.tensors.len(), tensors, "{case}");
     }
-}
-
-/// A small file that has every kind of part: codes, scales, zero points, low-rank factors, steps,
-/// floats, tokenizer, metadata.
-fn small_file(layers: usize) -> Vec<u8> {
-    let q = QuantSpec::int(Int::unsigned(3), Granularity::Group(7), ScaleCodec::F16);
-    let mut m = packed_model(q);
-    m.architecture = m.architecture.resized(|s| s.layers = layers);
-    let wanted: Vec<String> = m.architecture.tensors().into_iter().map(|t| t.name).collect();
-    m.tensors.retain(|name, _| wanted.contains(name));
-    let quantization = m.quantization.as_mut().expect("is quantized");
-    quantization.activation = ActivationSpec::of_site(8);
-    quantization.cache = ActivationSpec::of_site(8);
-    for layer in 0..layers {
-        for site in ActivationSite::USUAL {
-            quantization.static_scales.insert(site.static_scale_name(layer), 0.125);
-        }
-    }
-    add_low_rank(&mut m, &mut Draw(4), |_, _| 2);
-    m.tokenizer = None; // thousands of bytes that only the tokenizer's own tests look into
-    to_bytes(&m, FileFormat::Halfstep).expect("writes")
 }
 
 #[test]
@@ -574,14 +549,4 @@ fn a_tied_head_may_be_written_out() {
     folder.put("model.safetensors", with_data(&sound, "lm_head.weight", &[0x55, 0x55]));
     let error = load(&folder.0).expect_err("another head").to_string();
     assert!(error.contains("lm_head.weight") && error.contains("tie_word_embeddings"), "{error}");
-}
-
-/// Every case is refused with its code and its part of the message, by an error that names the file.
-fn assert_refused(cases: Vec<Case>) {
-    for (case, bytes, code, part) in cases {
-        let error = refused(case, bytes.len(), || load_bytes("hostile.safetensors", &bytes));
-        let text = error.to_string();
-        assert!(error.code() == code && text.contains(part), "{case}: {} {text}", error.code());
-        assert!(text.contains("hostile.safetensors"), "{case}: {text}");
-    }
 }

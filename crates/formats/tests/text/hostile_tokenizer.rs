@@ -5,7 +5,7 @@ use halfstep_formats::Error;
 use halfstep_formats::tokenizer::train::train;
 use halfstep_formats::tokenizer::{MAX_TOKEN_BYTES, TokenKind, Tokenizer, Vocabulary};
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,6 @@ static FILE: LazyLock<Value> = LazyLock::new(|| {
     file["decoder"].as_object_mut().expect("an object").remove("halfstep").expect("our section");
     file
 });
-
-const CONFIG: &str = r#"{"bos_token": "<|im_start|>", "eos_token": {"content": "<|endoftext|>"}}"#;
 
 /// Reads within the time (at one of three tries: others use the machine too).
 fn read(file: &[u8], config: Option<&[u8]>) -> Result<Tokenizer, Error> {
