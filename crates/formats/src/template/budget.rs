@@ -7,11 +7,13 @@ use super::{Outcome, too_much};
 pub const MAX_FUEL: u64 = 5_000_000;
 /// Copying and searching run at some bytes per nanosecond, a step takes tens of nanoseconds.
 const BYTES_PER_UNIT: u64 = 32;
-/// Bytes of all values ever made, beside those for the messages: what a short conversation takes can
-/// never be more than 32 MiB with the output.
-const MAX_VALUE_BYTES: u64 = 24 << 20;
+/// Bytes of all values ever made, beside those for the messages. A value is copied once while it is
+/// made, so that a short conversation never takes 32 MiB.
+const MAX_VALUE_BYTES: u64 = 12 << 20;
 /// Bytes of values for each byte of the messages, which pass through several strings on their way.
-const VALUE_BYTES_PER_BYTE: u64 = 8;
+const VALUE_BYTES_PER_BYTE: u64 = 16;
+/// Bytes that each message counts for beside its own: loops make values for it too.
+pub const BYTES_PER_MESSAGE: usize = 64;
 pub const MAX_OUTPUT_BYTES: usize = 16 << 20;
 /// Nested calls, blocks and brackets; nesting of lists and dicts.
 pub const MAX_DEPTH: u32 = 64;

@@ -1,7 +1,7 @@
 //! Runs the statements of a template: variables in frames, output in buffers.
 
 use super::ast::{Expr, Macro, Name, Node, Post, Statement, Target, Template};
-use super::budget::{Budget, MAX_DEPTH, MAX_OUTPUT_BYTES};
+use super::budget::{BYTES_PER_MESSAGE, Budget, MAX_DEPTH, MAX_OUTPUT_BYTES};
 use super::builtins::{self, CallArguments};
 use super::value::{Closure, DictBuilder, List, Loop, Value};
 use super::{Message, Outcome, show, too_much, wrong};
@@ -59,7 +59,8 @@ impl<'t> Interpreter<'t> {
         bos_token: &str,
         eos_token: &str,
     ) -> Outcome<String> {
-        self.budget.give(messages.iter().map(|m| m.role.len() + m.content.len()).sum());
+        let bytes = |m: &Message| m.role.len() + m.content.len() + BYTES_PER_MESSAGE;
+        self.budget.give(messages.iter().map(bytes).sum());
         let mut list = Vec::with_capacity(messages.len());
         for message in messages {
             let mut entries = DictBuilder::default();
