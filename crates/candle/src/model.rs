@@ -65,11 +65,17 @@ pub fn from_candle(like: &Model, tensors: &HashMap<String, Tensor>) -> Result<Mo
     for spec in specs {
         let (file, name) = (like.name.clone(), spec.name);
         let Some(tensor) = tensors.get(&name) else {
-            return Err(halfstep_formats::Error::MissingTensor { file, tensor: name }.into());
+            return Err(halfstep_formats::Error::MissingTensor {
+                file,
+                tensor: name,
+                offset: None,
+            }
+            .into());
         };
         if tensor.dims() != spec.shape {
             let (expected, got) = (spec.shape, tensor.dims().to_vec());
-            let error = halfstep_formats::Error::Shape { file, tensor: name, expected, got };
+            let error =
+                halfstep_formats::Error::Shape { file, tensor: name, expected, got, offset: None };
             return Err(error.into());
         }
         let flat = tensor.flatten_all()?;

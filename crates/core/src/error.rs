@@ -165,13 +165,16 @@ impl Error {
                 F::Format { file, offset, reason } => {
                     json!({ "file": file, "offset": offset, "reason": reason })
                 }
-                F::Unsupported { file, name, reason } => {
-                    json!({ "file": file, "name": name, "reason": reason })
+                F::Unsupported { file, name, reason, offset } => {
+                    at(json!({ "file": file, "name": name, "reason": reason }), *offset)
                 }
-                F::MissingTensor { file, tensor } => json!({ "file": file, "tensor": tensor }),
-                F::Shape { file, tensor, expected, got } => {
-                    json!({ "file": file, "tensor": tensor, "expected": expected, "got": got })
+                F::MissingTensor { file, tensor, offset } => {
+                    at(json!({ "file": file, "tensor": tensor }), *offset)
                 }
+                F::Shape { file, tensor, expected, got, offset } => at(
+                    json!({ "file": file, "tensor": tensor, "expected": expected, "got": got }),
+                    *offset,
+                ),
                 F::Unencodable { format, row, reason } => {
                     json!({ "format": format, "row": row, "reason": reason })
                 }
@@ -203,6 +206,14 @@ impl Error {
             Error::Internal { reason } => json!({ "reason": reason }),
         }
     }
+}
+
+/// Details with the offset that an error may have.
+fn at(mut details: serde_json::Value, offset: Option<u64>) -> serde_json::Value {
+    if let Some(offset) = offset {
+        details["offset"] = offset.into();
+    }
+    details
 }
 
 /// Returns the known name nearest to `name` by edit distance, if it is near enough for a typo.

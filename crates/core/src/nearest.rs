@@ -109,6 +109,7 @@ pub(crate) fn round_tensor(
         Error::Format(halfstep_formats::Error::MissingTensor {
             file: model.name.clone(),
             tensor: spec.name.clone(),
+            offset: None,
         })
     })?;
     let data = match sites.of(spec) {

@@ -61,7 +61,7 @@ impl Ternary {
         };
         let refuse = |name: &str, reason: String| {
             let name = format!("quantization_config.{name}");
-            Err(Error::Unsupported { file: file.into(), name, reason })
+            Err(Error::Unsupported { file: file.into(), name, reason, offset: None })
         };
         if settings.use_rms_norm == Some(true) {
             return refuse("use_rms_norm", "norms in front of each linear are not computed".into());
@@ -106,17 +106,18 @@ impl Ternary {
                 file: file.into(),
                 name: info.dtype.name().into(),
                 reason: format!("element type of tensor {:?}; ternary codes are U8", info.name),
+                offset: None,
             });
         }
         let name = scale_name(&stored.name);
         let Some((_, scale)) = places.get(&name) else {
-            return Err(Error::MissingTensor { file: file.into(), tensor: name });
+            return Err(Error::MissingTensor { file: file.into(), tensor: name, offset: None });
         };
         let wanted = [(info, vec![rows.div_ceil(PER_BYTE), cols]), (scale, vec![1])];
         for (info, expected) in wanted {
             if info.shape != expected || !rows.is_multiple_of(PER_BYTE) {
                 let (file, tensor, got) = (file.into(), info.name.clone(), info.shape.clone());
-                return Err(Error::Shape { file, tensor, expected, got });
+                return Err(Error::Shape { file, tensor, expected, got, offset: None });
             }
         }
         Ok(true)
@@ -137,6 +138,7 @@ impl Ternary {
             file: file.into(),
             name: format!("tensor {}", stored.name),
             reason: reason.into(),
+            offset: None,
         };
         let (rows, cols) = (stored.rows(), stored.cols());
         let value = if self == Self::Divided { 1.0 / scale } else { scale };
@@ -170,7 +172,7 @@ impl Ternary {
             if !mean.is_finite() {
                 let (file, name) = (file.into(), format!("tensor {name}"));
                 let reason = "a weight is not finite".into();
-                return Err(Error::Unsupported { file, name, reason });
+                return Err(Error::Unsupported { file, name, reason, offset: None });
             }
             let factor = (1.0 / mean) as f32;
             let code = |w: &f32| (w * factor).round_ties_even().clamp(-1.0, 1.0) as i16;

@@ -208,7 +208,12 @@ impl Config<'_> {
     }
 
     fn unsupported(&self, key: &str, reason: impl Into<String>) -> Error {
-        Error::Unsupported { file: self.file.into(), name: key.into(), reason: reason.into() }
+        Error::Unsupported {
+            file: self.file.into(),
+            name: key.into(),
+            reason: reason.into(),
+            offset: None,
+        }
     }
 
     /// The forms of tensors of delta rules, where our own keys name them.

@@ -25,7 +25,7 @@ pub enum Error {
     ///
     /// What to do: the message says what is supported instead; `halfstep inspect` shows what a
     /// model has before anything is run.
-    #[error("{file}: {name} is not supported: {reason}")]
+    #[error("{file}: {name} is not supported: {reason}{}", at(offset))]
     Unsupported {
         /// Name of the file.
         file: String,
@@ -33,22 +33,27 @@ pub enum Error {
         name: String,
         /// Why not, or what is supported instead.
         reason: String,
+        /// Where it stands in a binary file; None where the name says it, as in JSON.
+        offset: Option<u64>,
     },
     /// A tensor that the architecture needs is not in the file.
     ///
     /// What to do: look for a missing part of the model (`model.safetensors.index.json` lists them)
     /// or a config.json of another model.
-    #[error("{file}: tensor {tensor} is missing")]
+    #[error("{file}: tensor {tensor} is missing{}", at(offset))]
     MissingTensor {
         /// Name of the file.
         file: String,
         /// Name of the tensor in the file.
         tensor: String,
+        /// Where the list of tensors begins that it is missing from; None in a folder of several
+        /// files.
+        offset: Option<u64>,
     },
     /// The shape of a tensor is not the one that the config gives.
     ///
     /// What to do: take config.json and weights from the same revision of the same model.
-    #[error("{file}: tensor {tensor} has shape {got:?}, expected {expected:?}")]
+    #[error("{file}: tensor {tensor} has shape {got:?}, expected {expected:?}{}", at(offset))]
     Shape {
         /// Name of the file.
         file: String,
@@ -58,6 +63,8 @@ pub enum Error {
         expected: Vec<usize>,
         /// The shape that the file gives it.
         got: Vec<usize>,
+        /// Where the file describes or has the tensor; None in a folder of several files.
+        offset: Option<u64>,
     },
     /// A value that the block format cannot hold (a scale that overflows f16).
     ///
@@ -120,7 +127,36 @@ pub enum Error {
     },
 }
 
+/// A place for the end of a message.
+fn at(offset: &Option<u64>) -> String {
+    offset.map(|offset| format!(" (byte {offset})")).unwrap_or_default()
+}
+
+/// Where the things of a binary file lie that errors name.
+pub(crate) struct Places<'a> {
+    /// The offset of a tensor's description, or of a key's value.
+    pub of: &'a dyn Fn(&str) -> Option<u64>,
+    /// Where the list of tensors begins.
+    pub tensors: u64,
+    /// What is responsible for everything else: where the file says what model it is.
+    pub model: u64,
+}
+
 impl Error {
+    /// This error with a byte offset, if it is of a kind that can do without one and has none.
+    pub(crate) fn placed(mut self, places: &Places) -> Self {
+        let of = |name: &str| (places.of)(name.strip_prefix("tensor ").unwrap_or(name));
+        match &mut self {
+            Error::Unsupported { name, offset, .. } => {
+                *offset = offset.or_else(|| of(name)).or(Some(places.model));
+            }
+            Error::Shape { tensor, offset, .. } => *offset = offset.or_else(|| of(tensor)),
+            Error::MissingTensor { offset, .. } => *offset = offset.or(Some(places.tensors)),
+            _ => {}
+        }
+        self
+    }
+
     /// Stable name of the variant, such as `ERR_FORMAT`, which the bindings hand to JavaScript.
     pub fn code(&self) -> &'static str {
         match self {

@@ -10,7 +10,12 @@ pub const BYTES: usize = 64;
 /// Refuses a file that begins with `start` by the name of what it is. Errors: `Unsupported`.
 pub fn refuse(file: &str, start: &[u8]) -> Result<()> {
     let unsupported = |name: &str, reason: &str| {
-        Err(Error::Unsupported { file: file.into(), name: name.into(), reason: reason.into() })
+        Err(Error::Unsupported {
+            file: file.into(),
+            name: name.into(),
+            reason: reason.into(),
+            offset: Some(0),
+        })
     };
     match start {
         // A pickle would be code, and is never read.
@@ -57,7 +62,7 @@ mod tests {
             (b"ggml", "before GGUF"),
         ] {
             match refuse("model", start) {
-                Err(Error::Unsupported { file, name: got, reason }) => {
+                Err(Error::Unsupported { file, name: got, reason, offset: Some(0) }) => {
                     assert!(file == "model" && got.contains(name) && !reason.is_empty(), "{got}")
                 }
                 other => panic!("{name}: {other:?}"),

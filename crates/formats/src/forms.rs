@@ -66,6 +66,7 @@ pub(crate) fn in_file<'t>(
         file: file.into(),
         name: format!("tensor {}", piece.tensor.name),
         reason,
+        offset: None,
     };
     let change = Change::between(from, to, &piece.tensor);
     if change != Change::Nothing {

@@ -29,6 +29,8 @@ pub const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 /// Most bytes that a tokenizer_config.json (it may list every added token) or a
 /// generation_config.json may have.
 pub const MAX_SIDE_BYTES: u64 = 16 << 20;
+/// Most values and keys in one of these.
+const MAX_SIDE_VALUES: usize = 250_000;
 /// Most bytes that a chat template may have.
 pub const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
 /// Bytes of a stored head that are compared with the embedding at a time.
@@ -178,11 +180,15 @@ fn read_small_files(folder: Folder) -> Result<SmallFiles> {
     let (config_file, config_bytes) = &config;
     shards::refuse_quantization_config(config_file, config_bytes)?;
     let architecture = config::parse(config_file, config_bytes)?;
+    architecture.check_numbers(config_file)?;
     let ternary = Ternary::of_config(config_file, config_bytes)?;
     let tokenizer_config = read("tokenizer_config.json", MAX_SIDE_BYTES)?;
     let generation = read("generation_config.json", MAX_SIDE_BYTES)?;
     let template = read("chat_template.jinja", MAX_TEMPLATE_BYTES)?;
     let special = read("special_tokens_map.json", MAX_SIDE_BYTES)?;
+    for (file, bytes) in [&tokenizer_config, &generation, &special].into_iter().flatten() {
+        json::check_count(file, bytes, MAX_SIDE_VALUES)?;
+    }
     let side = tokenizer_side(&config, tokenizer_config.as_ref(), special.as_ref())?;
     let side = side.as_deref();
     let mut warnings = vec![];
@@ -283,6 +289,7 @@ fn read_tokenizer(
             file,
             name: "half a tokenizer".into(),
             reason: "vocab.json and merges.txt belong together; or have a tokenizer.json".into(),
+            offset: None,
         }),
     }
 }
@@ -367,7 +374,12 @@ fn place_tensors(file: &str, small: &SmallFiles, shards: &Shards) -> Result<Plac
         if name != head_name {
             let reason = format!("a {} with this config has no such tensor", architecture.family);
             let file = shards.files[places[name].0].source.file.clone();
-            return Err(Error::Unsupported { file, name: format!("tensor {name}"), reason });
+            return Err(Error::Unsupported {
+                file,
+                name: format!("tensor {name}"),
+                reason,
+                offset: None,
+            });
         }
         stored_head = Some([head_name.clone(), embedding_name.clone()]);
     }
@@ -423,6 +435,7 @@ fn check_stored_head(shards: &mut [Shard], tables: &[(usize, Info); 2]) -> Resul
         file: shards[*head_shard].source.file.clone(),
         name: format!("tensor {}", head.name),
         reason: "tie_word_embeddings is true, but it is not the embedding".into(),
+        offset: None,
     };
     if head.dtype != embedding.dtype || head.shape != embedding.shape {
         return Err(differs);
@@ -636,6 +649,7 @@ fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
             file,
             name: "rope_freqs".into(),
             reason: "factors of rotary frequencies have no place in a Hugging Face folder".into(),
+            offset: None,
         });
     }
     let held = model.architecture.in_form(Form::HuggingFace);
@@ -652,6 +666,7 @@ fn write_weights(model: &Model, out: &mut dyn std::io::Write) -> Result<()> {
             reason: "a Hugging Face folder is written from float tensors; quantized ones go to a \
                      GGUF or halfstep file"
                 .into(),
+            offset: None,
         })?;
         made.push((stored, data));
     }

@@ -17,7 +17,7 @@ pub fn check_size(file: &str, architecture: &Architecture, bits: u64, bytes: u64
     if needed > bytes {
         return Err(Error::Memory {
             file: file.into(),
-            what: "the declared parameters".into(),
+            what: "the declared parameters (halfstep.config in the header at byte 8)".into(),
             bytes: needed,
             cap: bytes,
         });
@@ -33,7 +33,11 @@ pub fn check_shapes(
 ) -> Result<()> {
     for want in wanted {
         let Some(got) = shape_of(&want.name) else {
-            return Err(Error::MissingTensor { file: file.into(), tensor: want.name.clone() });
+            return Err(Error::MissingTensor {
+                file: file.into(),
+                tensor: want.name.clone(),
+                offset: None,
+            });
         };
         if got != want.shape {
             return Err(Error::Shape {
@@ -41,6 +45,7 @@ pub fn check_shapes(
                 tensor: want.name.clone(),
                 expected: want.shape.clone(),
                 got,
+                offset: None,
             });
         }
     }

@@ -319,6 +319,7 @@ impl Model {
                 file: self.name.clone(),
                 name: format!("{name}.{part}"),
                 reason,
+                offset: None,
             })?;
         }
         Ok(())
@@ -333,6 +334,7 @@ impl Model {
             file: file.into(),
             name: format!("{} of {name}", parts.names().join(", ")),
             reason: format!("{what}; the halfstep format stores it and the runtime computes it"),
+            offset: None,
         })
     }
 }

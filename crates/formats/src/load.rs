@@ -106,7 +106,7 @@ fn load_safetensors(mut source: Source) -> Result<Model> {
 fn by_itself(file: String, name: &str) -> Error {
     let reason = "it has no halfstep metadata; for a Hugging Face model give its folder, with \
                   config.json and tokenizer.json";
-    Error::Unsupported { file, name: name.into(), reason: reason.into() }
+    Error::Unsupported { file, name: name.into(), reason: reason.into(), offset: None }
 }
 
 /// Describes the model of a file or folder, whether [`load`] can read it or not: what `load` reads,

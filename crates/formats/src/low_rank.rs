@@ -93,6 +93,7 @@ impl Model {
                 file: self.name.clone(),
                 name: format!("low-rank factors of {name}"),
                 reason,
+                offset: None,
             })?;
         }
         Ok(())
@@ -107,6 +108,7 @@ impl Model {
             file: file.into(),
             name: format!("low-rank factors of {name}"),
             reason,
+            offset: None,
         })
     }
 }

@@ -47,6 +47,7 @@ pub fn find(
                 tensor: info.name.clone(),
                 expected,
                 got: info.shape.clone(),
+                offset: None,
             });
         }
         if info.dtype != Dtype::U8 {
@@ -54,6 +55,7 @@ pub fn find(
                 file: file.into(),
                 name: info.dtype.name().into(),
                 reason: format!("element type of tensor {:?}; MXFP4 is stored as U8", info.name),
+                offset: None,
             });
         }
     }

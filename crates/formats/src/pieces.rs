@@ -45,6 +45,7 @@ impl Stored {
                 file: file.into(),
                 name: format!("tensor {}", self.name),
                 reason: "a stack of transposed matrices is read from float types".into(),
+                offset: None,
             })?,
             false => data,
         };
@@ -66,6 +67,7 @@ impl Stored {
                         file: file.into(),
                         name: format!("tensor {}", piece.tensor.name),
                         reason,
+                        offset: None,
                     })?
                 }
             };

@@ -18,6 +18,11 @@ use std::io::Write;
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Most dimensions that a tensor may have.
 pub const MAX_DIMS: usize = 8;
+/// Most tensors of a file: the largest published models have some ten thousand in one, and each
+/// takes more memory than its bytes in the header.
+pub const MAX_TENSORS: usize = 100_000;
+/// Most entries of `__metadata__`.
+pub const MAX_METADATA: usize = 65_536;
 const METADATA: &str = "__metadata__";
 
 macro_rules! dtypes {
@@ -108,11 +113,15 @@ pub(crate) fn read_header(source: &mut Source) -> Result<Header> {
     if source.length < 8 {
         return Err(wrong(0, format!("{} bytes, too short for a safetensors file", source.length)));
     }
+    // Of a file that is another one nothing is shown, not even its first bytes as a length.
+    if source.length > 8 && start[8] != b'{' {
+        return Err(wrong(8, "the header does not begin with '{'".into()));
+    }
     let header_bytes = u64::from_le_bytes(start[..8].try_into().expect("8 bytes"));
     if header_bytes > MAX_HEADER_BYTES {
         return Err(Error::Memory {
             file,
-            what: "safetensors header".into(),
+            what: "safetensors header (by the length at byte 0)".into(),
             bytes: header_bytes,
             cap: MAX_HEADER_BYTES,
         });
@@ -172,6 +181,7 @@ fn check_tensor(
             file: file.into(),
             name: raw.dtype,
             reason: format!("element type of tensor {name:?}"),
+            offset: Some(at()),
         });
     };
     let (begin, end) = raw.data_offsets;
@@ -319,6 +329,8 @@ impl<'de> Deserialize<'de> for RawHeader {
                 while let Some(key) = map.next_key::<String>()? {
                     if key == METADATA {
                         metadata = map.next_value::<Strings>()?.0;
+                    } else if tensors.len() == MAX_TENSORS {
+                        return Err(A::Error::custom(format!("more than {MAX_TENSORS} tensors")));
                     } else {
                         tensors.push((key.clone(), map.next_value::<Object<RawTensor>>()?.0));
                     }
@@ -352,6 +364,9 @@ impl<'de> Deserialize<'de> for Strings {
                 while let Some((key, value)) = map.next_entry::<String, String>()? {
                     if out.contains_key(&key) {
                         return Err(A::Error::custom(format!("duplicate key {key:?}")));
+                    }
+                    if out.len() == MAX_METADATA {
+                        return Err(A::Error::custom(format!("more than {MAX_METADATA} entries")));
                     }
                     out.insert(key, value);
                 }

@@ -99,6 +99,7 @@ impl<'a> Shards<'a> {
                         file: source.file.clone(),
                         name: format!("weights quantized by {quantizer}"),
                         reason: format!("tensor {name:?} is part of one; {FLOAT_MODEL}"),
+                        offset: None,
                     });
                 }
                 if is_weight(name) && !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
@@ -114,7 +115,7 @@ impl<'a> Shards<'a> {
 pub fn not_float(file: &str, tensor: &str, dtype: Dtype) -> Error {
     let reason =
         format!("element type of tensor {tensor:?}; weights are F32, F16 or BF16: {FLOAT_MODEL}");
-    Error::Unsupported { file: file.into(), name: dtype.name().into(), reason }
+    Error::Unsupported { file: file.into(), name: dtype.name().into(), reason, offset: None }
 }
 
 /// A file that a folder must have.
@@ -138,6 +139,7 @@ fn explained(folder: Folder, name: &str) -> Result<Error> {
         file: folder.file_label(file),
         name,
         reason,
+        offset: None,
     };
     if let Some((_, bytes)) = folder.read(ADAPTER_CONFIG, MAX_ADAPTER_BYTES)? {
         #[derive(Deserialize)]
@@ -198,6 +200,7 @@ pub fn refuse_quantization_config(file: &str, config: &[u8]) -> Result<()> {
             file: file.into(),
             name: format!("quantization_config {method:?}"),
             reason: format!("the weights were quantized by {method}; {FLOAT_MODEL}"),
+            offset: None,
         }),
         None => Ok(()),
     }
@@ -276,6 +279,7 @@ fn open_unindexed<'a>(folder: Folder<'a>) -> Result<Vec<Shard<'a>>> {
             file: folder.label(),
             name: format!("{} files of weights without {INDEX}", names.len()),
             reason: format!("add the index, or keep one of {} as {WEIGHTS}", names.join(", ")),
+            offset: None,
         });
     }
     let open = |name: &String| {

@@ -150,7 +150,7 @@ pub(crate) fn vector(model: &Model, name: &str, shape: &[usize], pool: &Pool) ->
 fn find<'a>(model: &'a Model, name: &str, expected: &[usize]) -> Result<&'a Tensor> {
     let (file, tensor) = (model.name.clone(), name.to_string());
     let Some(found) = model.tensors.get(name) else {
-        return Err(FormatError::MissingTensor { file, tensor }.into());
+        return Err(FormatError::MissingTensor { file, tensor, offset: None }.into());
     };
     let elements: usize = expected.iter().product();
     let held = match &found.data {
@@ -170,6 +170,7 @@ fn find<'a>(model: &'a Model, name: &str, expected: &[usize]) -> Result<&'a Tens
             tensor,
             expected: expected.to_vec(),
             got: found.shape.clone(),
+            offset: None,
         }
         .into());
     }

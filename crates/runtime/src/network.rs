@@ -8,7 +8,6 @@
 
 mod attention;
 mod build;
-mod check;
 mod convolution;
 mod delta_rule;
 mod experts;

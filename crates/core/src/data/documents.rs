@@ -4,12 +4,17 @@
 
 use crate::{Error, Result};
 use halfstep_formats::template::Message;
-use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::marker::PhantomData;
 use std::path::Path;
 
 /// Separator of two documents.
 const BETWEEN: &str = "\n\n";
+
+/// Most bytes of a line of JSON.
+const MAX_LINE_BYTES: usize = 64 << 20;
 
 const EXAMPLE: &str = r#"must be an object like {"text": "..."} or {"messages": [{"role": "...", "content": "..."}]}"#;
 
@@ -58,8 +63,10 @@ impl Documents {
             Some("jsonl" | "ndjson" | "json") if is_array => array(path, &text),
             Some("jsonl" | "ndjson") => lines(path, &text),
             // One object over several lines, or a file of lines under this name.
-            Some("json") => match serde_json::from_str(&text) {
-                Ok(value) => collected(path, [(Place::Document(1), Ok(value))]),
+            Some("json") => match serde_json::from_str::<Maybe<Fields>>(&text) {
+                Ok(Maybe(one)) => {
+                    collected(path, [(Place::Document(1), Ok(one.unwrap_or_default()))])
+                }
                 Err(_) => lines(path, &text),
             },
             _ => {
@@ -86,9 +93,9 @@ impl Documents {
 fn is_json(text: &str) -> bool {
     let first = text.strip_prefix('[').unwrap_or(text);
     if first.trim_start().starts_with('{') {
-        let mut values = serde_json::Deserializer::from_str(first).into_iter::<Value>();
-        if let Some(Ok(value)) = values.next()
-            && (value["text"].is_string() || value["messages"].is_array())
+        let mut values = serde_json::Deserializer::from_str(first).into_iter::<Maybe<Fields>>();
+        if let Some(Ok(Maybe(Some(one)))) = values.next()
+            && one.is_document()
         {
             return true;
         }
@@ -109,45 +116,205 @@ fn is_json(text: &str) -> bool {
 /// One object a line.
 fn lines(path: &str, text: &str) -> Result<Documents> {
     let read = |(number, line): (usize, &str)| {
-        let value = match line.trim() {
+        let one = match line.trim() {
             "" => Err("must be one JSON object, got an empty line".into()),
+            long if long.len() > MAX_LINE_BYTES => {
+                let bytes = long.len();
+                Err(format!("must have at most {MAX_LINE_BYTES} bytes, got {bytes}"))
+            }
             _ => serde_json::from_str(line)
+                .map(|Maybe(one): Maybe<Fields>| one.unwrap_or_default())
                 .map_err(|e| format!("not JSON ({e}); each line {EXAMPLE}")),
         };
-        (Place::Line(number + 1), value)
+        (Place::Line(number + 1), one)
     };
     collected(path, text.lines().enumerate().map(read))
 }
 
 /// An array of objects or texts.
 fn array(path: &str, text: &str) -> Result<Documents> {
-    let values: Vec<Value> = serde_json::from_str(text).map_err(|e| Error::Data {
+    let wrong = |e: serde_json::Error| Error::Data {
         data: path.into(),
         reason: format!("line {}: not a JSON array ({e})", e.line()),
-    })?;
-    let read = |(i, value): (usize, Value)| {
-        let value = match value {
-            Value::String(text) => serde_json::json!({ "text": text }),
-            value => value,
-        };
-        (Place::Document(i + 1), Ok(value))
     };
-    collected(path, values.into_iter().enumerate().map(read))
+    let Maybe::<Vec<Fields>>(documents) = serde_json::from_str(text).map_err(wrong)?;
+    let read = |(i, one)| (Place::Document(i + 1), Ok(one));
+    collected(path, documents.unwrap_or_default().into_iter().enumerate().map(read))
+}
+
+/// What a document has of the fields that are read. Whatever else stands there is passed over and
+/// never in memory: a list of zeros would take sixteen times its bytes.
+#[derive(Default, Deserialize)]
+struct Fields {
+    #[serde(default)]
+    text: Maybe<String>,
+    #[serde(default)]
+    messages: Maybe<Vec<RawMessage>>,
+}
+
+impl Fields {
+    fn is_document(&self) -> bool {
+        self.text.0.is_some() || self.messages.0.is_some()
+    }
+}
+
+/// A message of a file.
+#[derive(Default, Deserialize)]
+struct RawMessage {
+    #[serde(default)]
+    role: Maybe<String>,
+    #[serde(default)]
+    content: Maybe<String>,
+}
+
+/// A document in an array, where a text may stand alone.
+struct Element(Fields);
+
+/// What a JSON value is read as; None if it is of another kind.
+struct Maybe<T>(Option<T>);
+
+impl<T> Default for Maybe<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+/// What can be read of a string, a list or an object.
+trait Part: Sized {
+    fn of_text(_: &str) -> Option<Self> {
+        None
+    }
+    fn of_list<'de, A: SeqAccess<'de>>(list: A) -> std::result::Result<Option<Self>, A::Error> {
+        pass_over(list)?;
+        Ok(None)
+    }
+    fn of_object<'de, A: MapAccess<'de>>(
+        mut object: A,
+    ) -> std::result::Result<Option<Self>, A::Error> {
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+/// Passes over the rest of a list.
+fn pass_over<'de, A: SeqAccess<'de>>(mut list: A) -> std::result::Result<(), A::Error> {
+    while list.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+impl Part for String {
+    fn of_text(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+}
+
+impl Part for Fields {
+    fn of_object<'de, A: MapAccess<'de>>(object: A) -> std::result::Result<Option<Self>, A::Error> {
+        Fields::deserialize(MapAccessDeserializer::new(object)).map(Some)
+    }
+}
+
+impl Part for RawMessage {
+    fn of_object<'de, A: MapAccess<'de>>(object: A) -> std::result::Result<Option<Self>, A::Error> {
+        RawMessage::deserialize(MapAccessDeserializer::new(object)).map(Some)
+    }
+}
+
+impl Part for Vec<RawMessage> {
+    fn of_list<'de, A: SeqAccess<'de>>(mut list: A) -> std::result::Result<Option<Self>, A::Error> {
+        let mut messages = vec![];
+        while let Some(Maybe(message)) = list.next_element()? {
+            let message: RawMessage = message.unwrap_or_default();
+            let is_whole = message.role.0.is_some() && message.content.0.is_some();
+            messages.push(message);
+            if !is_whole {
+                // It is refused by its number: those after it need no memory.
+                pass_over(list)?;
+                break;
+            }
+        }
+        Ok(Some(messages))
+    }
+}
+
+impl Part for Element {
+    fn of_text(text: &str) -> Option<Self> {
+        Some(Self(Fields { text: Maybe(Some(text.to_owned())), ..Fields::default() }))
+    }
+    fn of_object<'de, A: MapAccess<'de>>(object: A) -> std::result::Result<Option<Self>, A::Error> {
+        Ok(Fields::of_object(object)?.map(Self))
+    }
+}
+
+impl Part for Vec<Fields> {
+    fn of_list<'de, A: SeqAccess<'de>>(mut list: A) -> std::result::Result<Option<Self>, A::Error> {
+        let mut all = vec![];
+        while let Some(Maybe(element)) = list.next_element()? {
+            let fields = element.map_or_else(Fields::default, |Element(fields)| fields);
+            let is_document = fields.is_document();
+            all.push(fields);
+            if !is_document {
+                // As of messages.
+                pass_over(list)?;
+                break;
+            }
+        }
+        Ok(Some(all))
+    }
+}
+
+impl<'de, T: Part> Deserialize<'de> for Maybe<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(PartVisitor(PhantomData)).map(Maybe)
+    }
+}
+
+struct PartVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Part> Visitor<'de> for PartVisitor<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_str<E>(self, text: &str) -> std::result::Result<Self::Value, E> {
+        Ok(T::of_text(text))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> std::result::Result<Self::Value, A::Error> {
+        T::of_list(list)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> std::result::Result<Self::Value, A::Error> {
+        T::of_object(object)
+    }
 }
 
 /// Documents of one kind: texts or conversations, as the first is.
 fn collected(
     path: &str,
-    values: impl IntoIterator<Item = (Place, std::result::Result<Value, String>)>,
+    values: impl IntoIterator<Item = (Place, std::result::Result<Fields, String>)>,
 ) -> Result<Documents> {
     let (mut joined, mut conversations, mut first) = (String::new(), vec![], None);
-    for (place, value) in values {
+    for (place, one) in values {
         let wrong = |reason: String| Error::Data {
             data: path.into(),
             reason: format!("{place}: {reason}"),
         };
-        let value = value.map_err(wrong)?;
-        let (text, messages) = (value["text"].as_str(), value["messages"].as_array());
+        let Fields { text: Maybe(text), messages: Maybe(messages) } = one.map_err(wrong)?;
         let is_text = text.is_some();
         if !is_text && messages.is_none() {
             return Err(wrong(format!("no string in a field text and no messages; {EXAMPLE}")));
@@ -161,9 +328,9 @@ fn collected(
             if !joined.is_empty() && !text.is_empty() {
                 joined.push_str(BETWEEN);
             }
-            joined.push_str(text);
+            joined.push_str(&text);
         } else if let Some(messages) = messages {
-            let messages = messages.iter().enumerate().map(message);
+            let messages = messages.into_iter().enumerate().map(message);
             let messages = messages.collect::<std::result::Result<Vec<_>, _>>().map_err(wrong)?;
             if messages.is_empty() {
                 return Err(wrong("messages must have at least one message".into()));
@@ -177,16 +344,16 @@ fn collected(
     })
 }
 
-fn message((i, value): (usize, &Value)) -> std::result::Result<Message, String> {
-    let field = |name: &str| {
-        value[name].as_str().map(str::to_owned).ok_or_else(|| {
+fn message((i, raw): (usize, RawMessage)) -> std::result::Result<Message, String> {
+    let of = |Maybe(field): Maybe<String>, name: &str| {
+        field.ok_or_else(|| {
             format!(
                 "messages[{i}].{name} must be a string; parts of a message and calls of tools are \
                  not read"
             )
         })
     };
-    Ok(Message { role: field("role")?, content: field("content")? })
+    Ok(Message { role: of(raw.role, "role")?, content: of(raw.content, "content")? })
 }
 
 #[cfg(test)]

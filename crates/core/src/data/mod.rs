@@ -371,7 +371,7 @@ fn file(path: &str) -> Result<Documents> {
     }
     let bytes = read_file(Path::new(path))?;
     let text = encoding::text(bytes).map_err(|e| match e.offset {
-        0 => wrong(e.reason),
+        0 => wrong(format!("at byte 0: {}", e.reason)),
         at => wrong(format!("line {}: {}; the first wrong byte is at {at}", e.line, e.reason)),
     })?;
     let is_page = Path::new(path).extension().is_some_and(|e| e.eq_ignore_ascii_case("html"));

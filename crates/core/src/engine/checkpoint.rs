@@ -23,6 +23,8 @@ const STATE: &str = "state.safetensors";
 const MANIFEST: &str = "manifest.json";
 /// About the size of a manifest.
 const MANIFEST_BYTES: u64 = 520;
+/// Most bytes that one may have.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// Names of folders that are not whole: of one that is being written, and of one that a new one
 /// takes the place of.
 pub(crate) const PARTIAL: &str = ".partial";
@@ -238,7 +240,13 @@ pub(crate) fn verify(
     run: &str,
 ) -> std::result::Result<Manifest, Unusable> {
     let file = path.join(MANIFEST);
-    let text = store.read(&file).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
+    let unread = |e: std::io::Error| fault(path, format!("{MANIFEST}: {e}"));
+    let size = store.size(&file).map_err(unread)?;
+    if size > MAX_MANIFEST_BYTES {
+        let reason = format!("{MANIFEST} has {size} bytes, more than {MAX_MANIFEST_BYTES}");
+        return Err(fault(path, reason).into());
+    }
+    let text = store.read(&file).map_err(unread)?;
     let manifest = Manifest::parse(&text).map_err(|e| fault(path, format!("{MANIFEST}: {e}")))?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if name.rsplit_once('-').and_then(|(_, n)| n.parse().ok()) != Some(manifest.step) {
@@ -252,6 +260,17 @@ pub(crate) fn verify(
         )));
     }
     Ok(manifest)
+}
+
+/// The bytes of the state of the checkpoint in folder `path`, as they were written by the run of
+/// this identity.
+///
+/// Errors: `Checkpoint`, it is absent, damaged, or of another run or version.
+pub fn read(store: &dyn Store, path: &Path, run: &str) -> Result<Vec<u8>> {
+    match verify(store, path, run) {
+        Ok(manifest) => state(store, path, &manifest),
+        Err(Unusable::Foreign(error) | Unusable::Damaged(error)) => Err(error),
+    }
 }
 
 /// Whether the files of a checkpoint are as they were written. They are read piece by piece: beside a

@@ -12,7 +12,7 @@ pub(crate) mod block_start;
 pub(crate) mod block_training;
 pub(crate) mod blockwise;
 pub(crate) mod calibrate;
-pub(crate) mod checkpoint;
+pub mod checkpoint;
 pub(crate) mod finished;
 pub(crate) mod identity;
 pub(crate) mod layer_maker;

@@ -16,6 +16,7 @@ pub fn find<'a>(model: &'a Model, name: &str) -> Result<&'a Tensor> {
         Error::Format(halfstep_formats::Error::MissingTensor {
             file: model.name.clone(),
             tensor: name.into(),
+            offset: None,
         })
     })
 }

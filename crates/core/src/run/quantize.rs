@@ -350,6 +350,7 @@ fn train<D: Device>(
         file: "halfstep".into(),
         name: recipe.id.clone(),
         reason,
+        offset: None,
     }))
 }
 

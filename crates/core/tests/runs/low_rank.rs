@@ -76,7 +76,7 @@ fn the_file_is_what_was_saved_and_passes_the_gate() {
     let report = save(&model, &path).expect("it passes its own gate");
     assert!(report.parity);
     let reopened = load(&path).expect("it loads");
-    halfstep::run::save::compare(&model, reopened.clone(), &Pool::new(2)).expect("equal");
+    halfstep::run::save::compare(&model, Model::clone(&reopened), &Pool::new(2)).expect("equal");
     assert_eq!(inspect(&reopened), inspect(&Model { file_bytes: report.bytes, ..model.clone() }));
     let error = save(&model, &folder.join("small.gguf").display().to_string())
         .expect_err("another ending than the target's");

@@ -459,6 +459,6 @@ impl Fields for EmptyFile {
 
     fn refuse(&self, key: &Key, reason: String) -> Error {
         let name = key.config.first().copied().or(key.gguf).unwrap_or_default();
-        Error::Unsupported { file: String::new(), name: name.into(), reason }
+        Error::Unsupported { file: String::new(), name: name.into(), reason, offset: None }
     }
 }

@@ -9,6 +9,7 @@ pub mod fields;
 mod graph;
 mod hybrid;
 mod mixer;
+mod numbers;
 pub mod readers;
 pub(crate) mod refused;
 mod rope;

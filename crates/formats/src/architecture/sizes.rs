@@ -133,6 +133,7 @@ impl Architecture {
             file: file.into(),
             name: format!("this decoder as {}", self.family),
             reason: format!("its layers are not those of the family{because}"),
+            offset: None,
         })
     }
 

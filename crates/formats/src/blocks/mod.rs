@@ -121,7 +121,7 @@ pub fn encode(kind: GgmlType, row: &[f32]) -> Result<Vec<u8>> {
             return Err(Error::Unsupported {
                 file: "encoding".into(),
                 name: kind.name().into(),
-                reason: reason.into(),
+                reason: reason.into(), offset: None,
             });
         };
         let mut out = vec![0; bytes];

@@ -186,7 +186,7 @@ impl Fields for Writer {
 
     fn refuse(&self, key: &Key, reason: String) -> Error {
         let name = key.config.first().copied().or(key.gguf).unwrap_or_default();
-        Error::Unsupported { file: "config.json".into(), name: name.into(), reason }
+        Error::Unsupported { file: "config.json".into(), name: name.into(), reason, offset: None }
     }
 }
 

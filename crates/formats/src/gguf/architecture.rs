@@ -110,6 +110,7 @@ fn read_family<'a>(metadata: &Metadata<'a>) -> Result<(&'static dyn Family, &'a 
             reason: "it holds only what is added to a model: merge it (llama.cpp's \
                      llama-export-lora) and load the merged file"
                 .into(),
+            offset: None,
         });
     }
     let architecture = metadata.string(keys::ARCHITECTURE)?;
@@ -125,6 +126,7 @@ fn read_family<'a>(metadata: &Metadata<'a>) -> Result<(&'static dyn Family, &'a 
             || format!("the architectures read here are {}", family::listed()),
             str::to_string,
         ),
+        offset: None,
     })?;
     Ok((family, architecture))
 }
@@ -196,7 +198,11 @@ impl Keys<'_> {
     fn vocab_size(&self, container: &Container) -> Result<usize> {
         let file = self.metadata.file;
         let Some(embedding) = container.tensors.get(EMBEDDING_GGUF) else {
-            return Err(Error::MissingTensor { file: file.into(), tensor: EMBEDDING_GGUF.into() });
+            return Err(Error::MissingTensor {
+                file: file.into(),
+                tensor: EMBEDDING_GGUF.into(),
+                offset: None,
+            });
         };
         let rows = embedding.dimensions().get(1).copied().unwrap_or(1);
         if rows as u64 > caps::VOCABULARY {

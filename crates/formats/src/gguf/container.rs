@@ -9,7 +9,7 @@
 use super::metadata::{Cursor, Metadata, ValueType, error_at};
 use super::types::StoredType;
 use super::{GgmlType, caps, keys};
-use crate::error::{Error, Result};
+use crate::error::{Error, Places, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
 const MAGIC: &[u8] = b"GGUF";
@@ -84,6 +84,8 @@ pub struct Container<'a> {
     pub version: u32,
     /// All metadata; of a split model those of the first file.
     pub metadata: Metadata<'a>,
+    /// Where the descriptions of the tensors begin.
+    described_at: u64,
     /// All tensors, by their names in the file.
     pub tensors: BTreeMap<&'a str, TensorInfo<'a>>,
     /// Tensors of types that are not read, where those are asked for.
@@ -139,9 +141,21 @@ impl<'a> Container<'a> {
         let metadata = Metadata::read(cursor, entry_count)?;
         let alignment = read_alignment(&metadata)?;
         let split = read_split(&metadata)?;
+        let described_at = cursor.at as u64;
         let (tensors, unread, trailing_bytes) =
             read_tensors(cursor, tensor_count, alignment, others)?;
-        Ok(Self { version, metadata, tensors, unread, split, trailing_bytes })
+        Ok(Self { version, metadata, described_at, tensors, unread, split, trailing_bytes })
+    }
+
+    /// An error about this file with the place of what it names.
+    pub(super) fn placed(&self, error: Error) -> Error {
+        let key = |name: &str| self.metadata.get(name).map(|entry| entry.offset as u64);
+        let tensor = |name: &str| self.tensors.get(name).map(|info| info.described_at as u64);
+        error.placed(&Places {
+            of: &|name| tensor(name).or_else(|| key(name)),
+            tensors: self.described_at,
+            model: key(keys::ARCHITECTURE).unwrap_or(0),
+        })
     }
 
     /// Gives tensors their bytes, which were read from a file.
@@ -160,7 +174,12 @@ fn read_version(cursor: &mut Cursor) -> Result<u32> {
     }
     let version = cursor.u32("version")?;
     let unsupported = |name: String, reason: &str| {
-        Err(Error::Unsupported { file: cursor.file.into(), name, reason: reason.into() })
+        Err(Error::Unsupported {
+            file: cursor.file.into(),
+            name,
+            reason: reason.into(),
+            offset: Some(4),
+        })
     };
     match version {
         2 | 3 => Ok(version),
@@ -322,9 +341,10 @@ fn read_description<'a>(
             file: cursor.file.into(),
             name: kind.err().unwrap_or_default(),
             reason: format!(
-                "tensor {name} has this type (byte {kind_at}); read are {}",
+                "tensor {name} has this type; read are {}",
                 GgmlType::ALL.map(GgmlType::name).join(", ")
             ),
+            offset: Some(kind_at as u64),
         });
     };
     let (block, row) = (stored.block_elements, dimensions[0]);

@@ -60,6 +60,7 @@ pub(super) fn written(
             reason: "GGUF has no key for so many end tokens; a Hugging Face folder or a halfstep \
                      file keeps them"
                 .into(),
+            offset: None,
         }),
     };
     roles.iter().copied().chain(others).map(key).collect()

@@ -34,7 +34,7 @@ impl Entries {
                 caps::KEY_BYTES
             );
             let name = key.chars().take(80).collect();
-            return Err(Error::Unsupported { file: FORMAT.into(), name, reason });
+            return Err(Error::Unsupported { file: FORMAT.into(), name, reason, offset: None });
         }
         put_string(value, self.key(key, ValueType::String));
         Ok(())
@@ -45,6 +45,7 @@ impl Entries {
             file: FORMAT.into(),
             name: key.into(),
             reason: format!("{value} is beyond 32 bits"),
+            offset: None,
         })?;
         self.key(key, ValueType::U32).extend(value.to_le_bytes());
         Ok(())
@@ -57,6 +58,7 @@ impl Entries {
             file: FORMAT.into(),
             name: key.into(),
             reason: "a size is beyond 32 bits".into(),
+            offset: None,
         })?;
         let bytes = self.array(key, ValueType::U32, values.len());
         values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));

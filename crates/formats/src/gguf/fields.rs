@@ -24,7 +24,12 @@ impl Keys<'_> {
     }
 
     pub fn unsupported(&self, name: String, reason: impl Into<String>) -> Error {
-        Error::Unsupported { file: self.metadata.file.into(), name, reason: reason.into() }
+        Error::Unsupported {
+            file: self.metadata.file.into(),
+            name,
+            reason: reason.into(),
+            offset: None,
+        }
     }
 
     pub fn size(&self, key: &str, cap: u64) -> Result<Option<usize>> {
@@ -392,6 +397,7 @@ impl Fields for Writer<'_> {
             file: FORMAT.into(),
             name: "rope_parameters".into(),
             reason: "GGUF has no place for a scaling in layers with a sliding window".into(),
+            offset: None,
         })
     }
 
@@ -410,6 +416,6 @@ impl Fields for Writer<'_> {
 
     fn refuse(&self, key: &Key, reason: String) -> Error {
         let name = key.config.first().copied().or(key.gguf).unwrap_or_default();
-        Error::Unsupported { file: FORMAT.into(), name: name.into(), reason }
+        Error::Unsupported { file: FORMAT.into(), name: name.into(), reason, offset: None }
     }
 }

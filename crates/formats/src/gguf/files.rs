@@ -48,13 +48,15 @@ impl<'s> Files<'s> {
     /// The file `path` and, if it is the first one of a split model, those beside it.
     pub fn on_disk(source: Source<'s>, path: &Path, others: OtherTypes) -> Result<Self> {
         let mut files = Self::one(source, others)?;
-        let Some(split) = files.beginnings[0].parse(files.others)?.split else { return Ok(files) };
+        let all = files.beginnings[0].parse(files.others)?;
+        let (split, offset) = (all.split, split_offset(&all));
+        let Some(split) = split else { return Ok(files) };
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
         let numbered = Numbered::parse(&name, ENDING);
         let first = numbered.filter(|n| n.number == 1 && n.count as u64 == split.count);
         let Some(first) = first.filter(|_| split.number == 0 && split.count <= MAX_FILES) else {
-            return Err(refuse_split(&files.beginnings[0].name, split));
+            return Err(refuse_split(&files.beginnings[0].name, split, offset));
         };
         for number in 2..=first.count {
             let opened = load::open(&path.with_file_name(first.name(number)));
@@ -133,7 +135,7 @@ pub(super) fn join(parts: Vec<Container>) -> Result<Container> {
     };
     let Some(split) = all.split else { return Ok(all) };
     if split.count != count || split.number != 0 {
-        return Err(refuse_split(all.metadata.file, split));
+        return Err(refuse_split(all.metadata.file, split, split_offset(&all)));
     }
     for (number, part) in parts {
         let file = part.metadata.file;
@@ -165,8 +167,13 @@ pub(super) fn join(parts: Vec<Container>) -> Result<Container> {
     }
 }
 
+/// Where a file says how many there are of a split model.
+fn split_offset(container: &Container) -> Option<u64> {
+    container.metadata.get(keys::SPLIT_COUNT).map(|entry| entry.offset as u64)
+}
+
 /// A split model of which one file cannot be read by itself.
-fn refuse_split(file: &str, split: Split) -> Error {
+fn refuse_split(file: &str, split: Split, offset: Option<u64>) -> Error {
     let Split { number, count, .. } = split;
     let name = Path::new(file).file_name().map(|name| name.to_string_lossy().into_owned());
     let first = name.as_deref().and_then(|name| Numbered::parse(name, ENDING));
@@ -181,7 +188,7 @@ fn refuse_split(file: &str, split: Split) -> Error {
          with the others beside it, or join them with llama-gguf-split --merge",
         number + 1
     );
-    Error::Unsupported { file: file.into(), name: keys::SPLIT_COUNT.into(), reason }
+    Error::Unsupported { file: file.into(), name: keys::SPLIT_COUNT.into(), reason, offset }
 }
 
 fn absent_part(error: Error, number: usize, count: usize, first: &str) -> Error {

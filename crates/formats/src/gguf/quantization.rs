@@ -14,17 +14,10 @@ use std::collections::BTreeMap;
 /// Most bytes of the JSON.
 const MAX_BYTES: usize = 64 << 10;
 
-/// Our own key if it is there. Otherwise, if all block linears are of one packed type: before every
-/// packed matrix the blocks that the client multiplies its type with, an f16 cache. None for any
-/// other file: a float model, whatever its types.
-pub fn read(
-    metadata: &Metadata,
-    architecture: &Architecture,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<Option<Quantization>> {
-    let Some(json) = metadata.string(keys::OWN_QUANTIZATION)? else {
-        return Ok(of_client(architecture, tensors));
-    };
+/// What our own key says, if it is there. No tensor is read for it, so that a file is refused by it
+/// before its weights are read.
+pub fn read(metadata: &Metadata, architecture: &Architecture) -> Result<Option<Quantization>> {
+    let Some(json) = metadata.string(keys::OWN_QUANTIZATION)? else { return Ok(None) };
     if json.len() > MAX_BYTES {
         return Err(metadata.error(
             keys::OWN_QUANTIZATION,
@@ -44,6 +37,7 @@ pub fn write(quantization: &Quantization, architecture: &Architecture) -> Result
         file: FORMAT.into(),
         name: format!("quantization for {}", quantization.target),
         reason,
+        offset: None,
     };
     check(quantization, architecture)
         .map_err(|reason| refuse(format!("it {reason}; the halfstep format holds it")))?;
@@ -76,7 +70,10 @@ fn check(q: &Quantization, architecture: &Architecture) -> std::result::Result<(
     }
 }
 
-fn of_client(
+/// How the client runs a file without our key whose block linears are all of one packed type: before
+/// every packed matrix the blocks that it multiplies the type with, an f16 cache. None for any other
+/// file: a float model, whatever its types.
+pub fn of_client(
     architecture: &Architecture,
     tensors: &BTreeMap<String, Tensor>,
 ) -> Option<Quantization> {

@@ -13,6 +13,7 @@ use crate::blocks::packed;
 use crate::error::{Error, Result};
 use crate::model::{Model, Tensor, TensorData};
 use crate::numbered::Numbered;
+use crate::quantization::Quantization;
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 use half::vec::HalfBitsVecExt;
@@ -34,8 +35,16 @@ pub(crate) fn read_files(mut files: Files) -> Result<Model> {
     let (sources, beginnings, others) = files.parts();
     let mut attached = vec![];
     let container = Files::container(sources, beginnings, others, &mut attached)?;
-    let Plan { name, architecture, stored, tokenizer, chat_template, provenance, warnings } =
-        plan(&container)?;
+    let Plan {
+        name,
+        architecture,
+        stored,
+        tokenizer,
+        chat_template,
+        provenance,
+        quantization,
+        warnings,
+    } = plan(&container)?;
     let mut tensors = BTreeMap::new();
     for stored in stored {
         let info = &container.tensors[stored.name.as_str()];
@@ -47,7 +56,7 @@ pub(crate) fn read_files(mut files: Files) -> Result<Model> {
         }
         stored.take(info.file, data, &mut tensors)?;
     }
-    let quantization = quantization::read(&container.metadata, &architecture, &tensors)?;
+    let quantization = quantization.or_else(|| quantization::of_client(&architecture, &tensors));
     let carried = read_carried(&container.metadata);
     Ok(Model {
         name,
@@ -73,24 +82,41 @@ pub(super) struct Plan {
     pub tokenizer: Option<Tokenizer>,
     pub chat_template: Option<String>,
     pub provenance: BTreeMap<String, String>,
+    /// What the file itself says of how it is run.
+    pub quantization: Option<Quantization>,
     pub warnings: Vec<String>,
 }
 
 /// Checks all that can be checked without reading a tensor.
 pub(super) fn plan(container: &Container) -> Result<Plan> {
+    checked(container).map_err(|error| container.placed(error))
+}
+
+fn checked(container: &Container) -> Result<Plan> {
     let metadata = &container.metadata;
     let architecture = architecture::read(container)?;
+    architecture.check_numbers(metadata.file)?;
     let stored = storage::stored(&architecture, Form::Gguf);
     let mut unread = storage::unread(&architecture, Form::Gguf);
     unread.extend(architecture::beyond(container).0.into_iter().map(str::to_owned));
     check_tensors(container, architecture.family, &stored, &unread)?;
     let chat_template = read_chat_template(metadata)?;
     let provenance = read_provenance(metadata)?;
+    let quantization = quantization::read(metadata, &architecture)?;
     let tokenizer = vocabulary::read_tokenizer(metadata, architecture.vocab_size)?;
     let name = name(metadata)?;
     let mut warnings = warnings(container);
     warnings.extend(tokenizer.iter().flat_map(|t| t.warnings.iter().cloned()));
-    Ok(Plan { name, architecture, stored, tokenizer, chat_template, provenance, warnings })
+    Ok(Plan {
+        name,
+        architecture,
+        stored,
+        tokenizer,
+        chat_template,
+        provenance,
+        quantization,
+        warnings,
+    })
 }
 
 /// What nothing here interprets; sizes of the architecture and places in split files are not that.
@@ -143,7 +169,11 @@ fn check_tensors(
     for stored in all {
         let name = stored.name.as_str();
         let Some(info) = container.tensors.get(name) else {
-            return Err(Error::MissingTensor { file: file.into(), tensor: name.into() });
+            return Err(Error::MissingTensor {
+                file: file.into(),
+                tensor: name.into(),
+                offset: None,
+            });
         };
         if info.shape() != stored.shape {
             return Err(Error::Shape {
@@ -151,6 +181,7 @@ fn check_tensors(
                 tensor: name.into(),
                 expected: stored.shape.clone(),
                 got: info.shape(),
+                offset: None,
             });
         }
         let must_be_float = |role: Role| role.is_vector() && !may_be_quantized(role);
@@ -167,13 +198,9 @@ fn check_tensors(
     }
     match container.tensors.iter().find(|(name, _)| !known.contains(*name)) {
         Some((name, info)) => {
-            let reason = format!(
-                "the architecture {family} with this metadata has no such tensor (described at \
-                 byte {})",
-                info.described_at
-            );
-            let file = info.file.into();
-            Err(Error::Unsupported { file, name: format!("tensor {name}"), reason })
+            let reason = format!("the architecture {family} with this metadata has no such tensor");
+            let (file, offset) = (info.file.into(), Some(info.described_at as u64));
+            Err(Error::Unsupported { file, name: format!("tensor {name}"), reason, offset })
         }
         None => Ok(()),
     }

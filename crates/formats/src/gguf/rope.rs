@@ -129,7 +129,11 @@ fn original(keys: &Keys) -> Result<usize> {
 
 fn long(container: &Container, keys: &Keys, turned: usize) -> Result<Option<LongScaling>> {
     let Some(long) = factors(container, LONG, turned / 2)? else { return Ok(None) };
-    let missing = || Error::MissingTensor { file: keys.metadata.file.into(), tensor: SHORT.into() };
+    let missing = || Error::MissingTensor {
+        file: keys.metadata.file.into(),
+        tensor: SHORT.into(),
+        offset: None,
+    };
     let short = factors(container, SHORT, turned / 2)?.ok_or_else(missing)?;
     Ok(Some(LongScaling {
         short,
@@ -149,6 +153,7 @@ fn factors(container: &Container, name: &str, pairs: usize) -> Result<Option<Vec
             tensor: name.into(),
             expected: vec![pairs],
             got: info.shape(),
+            offset: None,
         });
     }
     let wrong = |reason: String| super::metadata::error_at(file, info.described_at, reason);
@@ -265,6 +270,7 @@ pub fn write(
                 name: "rope_scaling".into(),
                 reason: "GGUF has no words for it; the halfstep format and Hugging Face folders do"
                     .into(),
+                offset: None,
             });
         }
     }
@@ -275,7 +281,12 @@ pub fn write(
 /// Refuses numbers of YaRN that readers of the family's files would not take.
 fn check_yarn(yarn: &YarnScaling, family: &dyn Family) -> Result<()> {
     let refuse = |name: &str, reason: String| {
-        Err(Error::Unsupported { file: super::FORMAT.into(), name: name.into(), reason })
+        Err(Error::Unsupported {
+            file: super::FORMAT.into(),
+            name: name.into(),
+            reason,
+            offset: None,
+        })
     };
     let betas = (yarn.beta_fast, yarn.beta_slow);
     if !family.has_yarn_keys() && betas != (BETA_FAST, BETA_SLOW) {

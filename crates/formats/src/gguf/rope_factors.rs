@@ -36,6 +36,7 @@ pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option
             Some(_) => Err(Error::MissingTensor {
                 file: metadata.file.into(),
                 tensor: ROPE_FACTORS.into(),
+                offset: None,
             }),
             None => Ok(None),
         };
@@ -47,6 +48,7 @@ pub fn read(container: &Container, head_dim: usize, theta: f64) -> Result<Option
             tensor: ROPE_FACTORS.into(),
             expected: expected.into(),
             got: info.shape(),
+            offset: None,
         });
     }
     if info.kind != GgmlType::F32 {

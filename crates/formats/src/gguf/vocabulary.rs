@@ -28,7 +28,9 @@ pub fn read_tokenizer(metadata: &Metadata, vocab_size: usize) -> Result<Option<T
             metadata.error(keys::TOKENS, format!("and its companions are no tokenizer: {reason}"))
         }
         Error::Unsupported { name, reason, .. } => {
-            Error::Unsupported { file: metadata.file.into(), name, reason }
+            // Of a vocabulary only its pre-tokenizer can be one that is not read.
+            let offset = metadata.get(keys::TOKENIZER_PRE).map(|entry| entry.offset as u64);
+            Error::Unsupported { file: metadata.file.into(), name, reason, offset }
         }
         other => other,
     })?;
@@ -43,10 +45,11 @@ fn read(
     vocab_size: usize,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Vocabulary>> {
-    let unsupported = |name: String, reason: String| Error::Unsupported {
+    let unsupported = |key: &str, name: String, reason: String| Error::Unsupported {
         file: metadata.file.into(),
         name,
         reason,
+        offset: metadata.get(key).map(|entry| entry.offset as u64),
     };
     let Some(name) = metadata.string(keys::TOKENIZER_MODEL)? else { return Ok(None) };
     if name == NO_VOCABULARY {
@@ -55,11 +58,15 @@ fn read(
     let Some(&(_, model)) = MODELS.iter().find(|(known, _)| *known == name) else {
         let known = MODELS.map(|(known, _)| format!("{known:?}")).join(", ");
         let reason = format!("known are tokenizer.ggml.model = {known}");
-        return Err(unsupported(format!("tokenizer model {name:?}"), reason));
+        return Err(unsupported(
+            keys::TOKENIZER_MODEL,
+            format!("tokenizer model {name:?}"),
+            reason,
+        ));
     };
     if metadata.array(keys::CHARSMAP)?.is_some_and(|table| table.count > 0) {
         let reason = "a table that replaces characters before encoding is not read".to_string();
-        return Err(unsupported(keys::CHARSMAP.into(), reason));
+        return Err(unsupported(keys::CHARSMAP, keys::CHARSMAP.into(), reason));
     }
     let tokens = strings(metadata, keys::TOKENS, caps::TOKEN_BYTES, Some(vocab_size))?;
     let tokens = metadata.required(keys::TOKENS, tokens)?;
@@ -187,8 +194,7 @@ fn scores(metadata: &Metadata, tokens: usize) -> Result<Vec<f32>> {
     }
     let one = |(_, value)| match value {
         Value::Float(score) => Ok(score as f32),
-        Value::Integer(score) => Ok(score as f32),
-        _ => Err(metadata.error(keys::SCORES, "must be an array of numbers")),
+        _ => Err(metadata.error(keys::SCORES, "must be an array of floats")),
     };
     array.iter().map(one).collect()
 }
@@ -227,6 +233,7 @@ pub fn for_file(v: &Vocabulary, file: &str) -> Result<(&'static str, Vocabulary)
         file: file.into(),
         name: name.into(),
         reason,
+        offset: None,
     };
     match v.model {
         TokenizerModel::ByteLevel => {

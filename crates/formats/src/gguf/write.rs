@@ -144,6 +144,7 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
                 return Err(Error::MissingTensor {
                     file: FORMAT.into(),
                     tensor: spec.name.clone(),
+                    offset: None,
                 });
             };
             if tensor.shape != spec.shape || !holds_its_shape(tensor) {
@@ -152,6 +153,7 @@ fn plan(model: &Model) -> Result<Vec<Planned<'_>>> {
                     tensor: spec.name.clone(),
                     expected: spec.shape.clone(),
                     got: tensor.shape.clone(),
+                    offset: None,
                 });
             }
             kinds.push(stored_kind(tensor, spec.role, &spec.name)?);
@@ -272,7 +274,12 @@ fn architecture_name(architecture: &Architecture) -> Result<&'static str> {
     let mut writer = fields::Writer { entries: &mut entries, architecture: family.name() };
     family.describe(&mut writer, &mut architecture.clone())?;
     let reason = "GGUF files know no such architecture".into();
-    Err(Error::Unsupported { file: FORMAT.into(), name: family.class().into(), reason })
+    Err(Error::Unsupported {
+        file: FORMAT.into(),
+        name: family.class().into(),
+        reason,
+        offset: None,
+    })
 }
 
 fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
@@ -305,7 +312,12 @@ fn write_metadata(model: &Model, tensors: &[Planned]) -> Result<Entries> {
         let key = format!("{}{key}", keys::OWN_PREFIX);
         if keys::is_reserved(&key) {
             let reason = "this key is taken; give the provenance another name".into();
-            return Err(Error::Unsupported { file: FORMAT.into(), name: key, reason });
+            return Err(Error::Unsupported {
+                file: FORMAT.into(),
+                name: key,
+                reason,
+                offset: None,
+            });
         }
         entries.string(&key, value, caps::STRING_BYTES)?;
     }

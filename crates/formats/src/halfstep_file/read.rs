@@ -6,7 +6,7 @@ use super::quantizers::{StoredQuantizer, StoredSpec};
 use super::*;
 use crate::architecture::{Architecture, Role, TensorSpec};
 use crate::description::{Description, config_architecture, config_sizes, spec_name};
-use crate::error::{Error, Result};
+use crate::error::{Error, Places, Result};
 use crate::gguf::GgmlType;
 use crate::hugging_face::{MAX_TOKENIZER_BYTES, check_vocabulary, float_data, tokenizer_kind};
 use crate::linear_parts::has_own_bias;
@@ -180,12 +180,26 @@ pub fn describe(mut source: Source, header: Header) -> Result<Description> {
     Ok(description)
 }
 
+/// Where the JSON of the header begins.
+const HEADER: u64 = 8;
+
 fn plan_file(source: &Source, header: &Header) -> Result<Plan> {
+    let tensors = header.by_name();
+    let places = Places {
+        of: &|name| tensors.get(name).map(|info| info.begin),
+        tensors: HEADER,
+        model: HEADER,
+    };
+    checked(source, header).map_err(|error| error.placed(&places))
+}
+
+fn checked(source: &Source, header: &Header) -> Result<Plan> {
     let metadata = Metadata { file: source.file.clone(), values: &header.metadata };
     metadata.check_keys()?;
     let config_text = metadata.text(key::CONFIG)?.unwrap_or_default();
     let architecture =
         config::parse(&format!("{}[{}]", source.file, key::CONFIG), config_text.as_bytes())?;
+    architecture.check_numbers(&source.file)?;
     // Every way to store a parameter takes more than a bit (TQ1_0, the smallest, 1.69).
     inventory::check_size(&source.file, &architecture, 1, source.length)?;
     let quantization: Option<Quantization> = metadata.json(key::QUANTIZATION)?;
@@ -241,6 +255,7 @@ fn plan_file(source: &Source, header: &Header) -> Result<Plan> {
             file: source.file.clone(),
             name: format!("tensor {name}"),
             reason: "the layout has no place for it".into(),
+            offset: None,
         });
     }
     let chat_template = metadata.text(key::CHAT_TEMPLATE)?.map(str::to_string);
@@ -265,7 +280,11 @@ pub(super) struct Metadata<'a> {
 impl Metadata<'_> {
     /// An error in a value of the header; the offset is the header's.
     pub fn wrong(&self, key: &str, reason: String) -> Error {
-        Error::Format { file: self.file.clone(), offset: 8, reason: format!("{key}: {reason}") }
+        Error::Format {
+            file: self.file.clone(),
+            offset: HEADER,
+            reason: format!("{key}: {reason}"),
+        }
     }
 
     /// A version that is read and nothing it does not know: an unknown key could change what the
@@ -286,6 +305,7 @@ impl Metadata<'_> {
             file: self.file.clone(),
             name,
             reason: reason.into(),
+            offset: None,
         };
         match self.values.get(FORMAT_KEY).map(String::as_str) {
             Some(FORMAT_VERSION | FORMAT_VERSION_2) => {}
@@ -365,7 +385,7 @@ impl Stored<'_> {
     pub fn take(&mut self, name: &str, shape: &[usize], dtypes: &[Dtype]) -> Result<Info> {
         let file = self.file.clone();
         let Some(info) = self.tensors.remove(name).cloned() else {
-            return Err(Error::MissingTensor { file, tensor: name.into() });
+            return Err(Error::MissingTensor { file, tensor: name.into(), offset: None });
         };
         if !dtypes.contains(&info.dtype) {
             let wanted = dtypes.iter().map(|d| d.name()).collect::<Vec<_>>().join(" or ");
@@ -381,6 +401,7 @@ impl Stored<'_> {
                 tensor: name.into(),
                 expected: shape.to_vec(),
                 got: info.shape,
+                offset: None,
             });
         }
         Ok(info)

@@ -34,6 +34,7 @@ pub fn write(model: &Model, out: &mut dyn Write) -> Result<()> {
             file: model.name.clone(),
             name,
             reason: "the architecture has no place for it".into(),
+            offset: None,
         });
     }
     let mut weights = Weights::default();

@@ -7,8 +7,13 @@ use super::{Outcome, too_much};
 pub const MAX_FUEL: u64 = 5_000_000;
 /// Copying and searching run at some bytes per nanosecond, a step takes tens of nanoseconds.
 const BYTES_PER_UNIT: u64 = 32;
-/// Bytes of all values ever made. A message may pass through several strings on its way.
-const MAX_VALUE_BYTES: u64 = 96 << 20;
+/// Bytes of all values ever made, beside those for the messages. A value is copied once while it is
+/// made, so that a short conversation never takes 32 MiB.
+const MAX_VALUE_BYTES: u64 = 12 << 20;
+/// Bytes of values for each byte of the messages, which pass through several strings on their way.
+const VALUE_BYTES_PER_BYTE: u64 = 16;
+/// Bytes that each message counts for beside its own: loops make values for it too.
+pub const BYTES_PER_MESSAGE: usize = 64;
 pub const MAX_OUTPUT_BYTES: usize = 16 << 20;
 /// Nested calls, blocks and brackets; nesting of lists and dicts.
 pub const MAX_DEPTH: u32 = 64;
@@ -16,12 +21,21 @@ pub const MAX_DEPTH: u32 = 64;
 pub struct Budget {
     fuel: u64,
     value_bytes: u64,
+    most_value_bytes: u64,
     depth: u32,
 }
 
 impl Budget {
     pub fn new() -> Self {
-        Self { fuel: MAX_FUEL, value_bytes: MAX_VALUE_BYTES, depth: 0 }
+        let most_value_bytes = MAX_VALUE_BYTES;
+        Self { fuel: MAX_FUEL, value_bytes: most_value_bytes, most_value_bytes, depth: 0 }
+    }
+
+    /// Allows for values made of messages of so many bytes.
+    pub fn give(&mut self, bytes: usize) {
+        let more = (bytes as u64).saturating_mul(VALUE_BYTES_PER_BYTE);
+        self.value_bytes = self.value_bytes.saturating_add(more);
+        self.most_value_bytes = self.most_value_bytes.saturating_add(more);
     }
 
     /// What is left, at the outermost level.
@@ -45,10 +59,9 @@ impl Budget {
 
     /// Pays for a value of `bytes`, before it is made.
     pub fn make(&mut self, bytes: usize) -> Outcome<()> {
-        self.value_bytes = self
-            .value_bytes
-            .checked_sub(bytes as u64)
-            .ok_or_else(|| too_much(format!("more than {MAX_VALUE_BYTES} bytes of values")))?;
+        self.value_bytes = self.value_bytes.checked_sub(bytes as u64).ok_or_else(|| {
+            too_much(format!("more than {} bytes of values", self.most_value_bytes))
+        })?;
         self.read(bytes)
     }
 

@@ -1,6 +1,6 @@
 //! The variables that a template is given: a conversation, or any JSON object.
 
-use super::budget::Budget;
+use super::budget::{BYTES_PER_MESSAGE, Budget};
 use super::value::{DictBuilder, Value};
 use super::{Fault, Message, Outcome, wrong};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -16,6 +16,8 @@ pub fn conversation(
     [bos_token, eos_token]: [&str; 2],
     budget: &mut Budget,
 ) -> Outcome<Given> {
+    let bytes = |m: &Message| m.role.len() + m.content.len() + BYTES_PER_MESSAGE;
+    budget.give(messages.iter().map(bytes).sum());
     let mut list = Vec::with_capacity(messages.len());
     for message in messages {
         let mut entries = DictBuilder::default();
@@ -37,6 +39,7 @@ pub fn conversation(
 
 /// The entries of a JSON object, in their order.
 pub fn from_json(text: &str, budget: &mut Budget) -> Outcome<Given> {
+    budget.give(text.len());
     let mut fault = None;
     let mut json = serde_json::Deserializer::from_str(text);
     let read = Seed { budget, fault: &mut fault }

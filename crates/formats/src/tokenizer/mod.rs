@@ -144,7 +144,7 @@ impl Tokenizer {
         let built = Self::new(vocabulary).map_err(|e| match e {
             Error::Tokenizer { reason } => Error::Tokenizer { reason: format!("{file}: {reason}") },
             Error::Unsupported { name, reason, .. } => {
-                Error::Unsupported { file: file.into(), name, reason }
+                Error::Unsupported { file: file.into(), name, reason, offset: None }
             }
             other => other,
         })?;

@@ -196,6 +196,7 @@ impl Vocabulary {
                 file: "tokenizer".into(),
                 name: format!("pre-tokenizer {:?}", shown(&self.pre)),
                 reason,
+                offset: None,
             });
         }
         self.check_tokens()?;

@@ -3,13 +3,14 @@
 #![allow(dead_code)] // each test file uses its part
 
 use half::{bf16, f16};
-use halfstep_formats::architecture::{Architecture, Role, RopeScaling, Sizes};
+use halfstep_formats::architecture::{ActivationSite, Architecture, Role, RopeScaling, Sizes};
 use halfstep_formats::linear_parts::{OnlineMap, PostNorm, Signs, Sparse, Term};
 use halfstep_formats::tokenizer::{Tokenizer, train::train};
+use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{LinearParts, LowRank, Model, Quantization, Tensor, TensorData};
 use halfstep_kernels::quant::element::RowTable;
 use halfstep_kernels::quant::tensor::QuantTensor;
-use halfstep_kernels::{ActivationSpec, Granularity, QuantSpec, ScaleCodec};
+use halfstep_kernels::{ActivationSpec, Granularity, Int, QuantSpec, ScaleCodec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -271,6 +272,27 @@ pub fn packed_model(q: QuantSpec) -> Model {
 
 pub fn float_model() -> Model {
     model(true, Stored::F32, Stored::BF16, Stored::F16, None, 2)
+}
+
+/// A small file that has every kind of part: codes, scales, zero points, low-rank factors, steps,
+/// floats, tokenizer, metadata.
+pub fn small_file(layers: usize) -> Vec<u8> {
+    let q = QuantSpec::int(Int::unsigned(3), Granularity::Group(7), ScaleCodec::F16);
+    let mut m = packed_model(q);
+    m.architecture = m.architecture.resized(|s| s.layers = layers);
+    let wanted: Vec<String> = m.architecture.tensors().into_iter().map(|t| t.name).collect();
+    m.tensors.retain(|name, _| wanted.contains(name));
+    let quantization = m.quantization.as_mut().expect("is quantized");
+    quantization.activation = ActivationSpec::of_site(8);
+    quantization.cache = ActivationSpec::of_site(8);
+    for layer in 0..layers {
+        for site in ActivationSite::USUAL {
+            quantization.static_scales.insert(site.static_scale_name(layer), 0.125);
+        }
+    }
+    add_low_rank(&mut m, &mut Draw(4), |_, _| 2);
+    m.tokenizer = None; // thousands of bytes that only the tokenizer's own tests look into
+    to_bytes(&m, FileFormat::Halfstep).expect("writes")
 }
 
 pub fn dynamic() -> Quantization {

@@ -7,7 +7,7 @@ use peak_alloc::PeakAlloc;
 use std::time::{Duration, Instant};
 
 #[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
+pub static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// Above the file's own size. The other tests of this file run in parallel and count too; they are
 /// small.

@@ -471,10 +471,15 @@ fn limits_are_where_they_are_said_to_be() {
         )
     };
     let brackets = |depth: usize| format!("{{{{ {}1{} }}}}", "(".repeat(depth), ")".repeat(depth));
+    let output = |end: &str| {
+        format!(
+            "{{% set x = 'x' * 4194304 %}}{{% for i in range(4) %}}{{{{ x }}}}{{% endfor %}}{end}"
+        )
+    };
     let steps = |count: usize| format!("{{% for i in range({count}) %}}{{% endfor %}}x");
     let cases = [
         ("source", "x".repeat(256 << 10), "x".repeat((256 << 10) + 1)),
-        ("output", "{{ 'x' * 16777216 }}".into(), "{{ 'x' * 16777216 }}x".into()),
+        ("output", output(""), output("x")),
         ("lists in lists", lists(64), lists(65)),
         ("macros in macros", macros(64), macros(65)),
         // The innermost and the outermost expression are levels too.

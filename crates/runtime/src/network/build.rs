@@ -2,7 +2,6 @@
 //! them.
 
 use super::attention::{Attention, KeysAndValues};
-use super::check::check_graph;
 use super::convolution::Convolution;
 use super::delta_rule::DeltaRule;
 use super::experts::Experts;
@@ -57,7 +56,7 @@ impl Network {
                 ));
             }
         };
-        check_graph(&model)?;
+        model.architecture.check_numbers(&model.name)?;
         let linears = (0..architecture.layers.len()).map(|layer| architecture.linears(layer));
         let linears = linears.collect();
         let mut builder = Builder { model, quantization, pool: &pool, linears, ropes: vec![] };
@@ -127,6 +126,7 @@ impl Builder<'_> {
             file: self.model.name.clone(),
             name,
             reason: reason.into(),
+            offset: None,
         };
         let told = format!(
             "activations {}, head activations {}, cache {}",
@@ -461,9 +461,10 @@ impl Builder<'_> {
                 file,
                 name,
                 reason: format!("a step is a positive number, not {step}"),
+                offset: None,
             }
             .into()),
-            None => Err(FormatError::MissingTensor { file, tensor: name }.into()),
+            None => Err(FormatError::MissingTensor { file, tensor: name, offset: None }.into()),
         }
     }
 }

@@ -23,7 +23,7 @@ const MAX_DEPTH: usize = 128;
 const MAX_GAPS: usize = 4096;
 
 pub(super) fn unsupported(file: &str, name: impl Into<String>, reason: impl Into<String>) -> Error {
-    Error::Unsupported { file: file.into(), name: name.into(), reason: reason.into() }
+    Error::Unsupported { file: file.into(), name: name.into(), reason: reason.into(), offset: None }
 }
 
 fn wrong(reason: String) -> Error {

@@ -1,35 +1,36 @@
-//! What is refused of a graph before anything is built.
+//! Numbers of a graph that would leave nothing to compute with: refused with its header, before a
+//! weight is read, and again before a network is built from a model that came of no file.
 
-use crate::Result;
-use halfstep_formats::architecture::{Attention, DeltaRule, Experts, Layer, Mixer};
-use halfstep_formats::{Error as FormatError, Model};
+use super::{Architecture, Attention, DeltaRule, Experts, Layer, Mixer};
+use crate::error::{Error, Result};
 
 /// Most numbers that the state of a layer may have. Those of published models have a hundredth; a
 /// few small tensors can ask for more than any memory.
 const STATE: usize = 1 << 26;
 
-/// Refuses numbers of a graph that would leave nothing to compute with.
-pub(super) fn check_graph(model: &Model) -> Result<()> {
-    let layers = &model.architecture.layers;
-    for (i, layer) in layers.iter().enumerate() {
-        let mixer = match &layer.mixer {
-            Mixer::Attention(attention) => check_attention(attention, &layers[..i]),
-            Mixer::DeltaRule(delta) => check_delta_rule(delta),
-            Mixer::Convolution(convolution) if convolution.kernel == 0 => Err(NO_KERNEL.into()),
-            Mixer::Convolution(_) => Ok(()),
-        };
-        let chosen = match layer.feed_forward.experts() {
-            Some(experts) if !can_choose(experts) => {
-                Err(format!("each token uses {} of {} experts", experts.used, experts.count))
+impl Architecture {
+    /// Refuses numbers that would leave nothing to compute with; errors name `file` and the layer.
+    pub fn check_numbers(&self, file: &str) -> Result<()> {
+        for (i, layer) in self.layers.iter().enumerate() {
+            let mixer = match &layer.mixer {
+                Mixer::Attention(attention) => check_attention(attention, &self.layers[..i]),
+                Mixer::DeltaRule(delta) => check_delta_rule(delta),
+                Mixer::Convolution(convolution) if convolution.kernel == 0 => Err(NO_KERNEL.into()),
+                Mixer::Convolution(_) => Ok(()),
+            };
+            let chosen = match layer.feed_forward.experts() {
+                Some(experts) if !can_choose(experts) => {
+                    Err(format!("each token uses {} of {} experts", experts.used, experts.count))
+                }
+                _ => Ok(()),
+            };
+            if let Err(reason) = mixer.and(chosen) {
+                let (file, name) = (file.to_owned(), format!("layer {i}"));
+                return Err(Error::Unsupported { file, name, reason, offset: None });
             }
-            _ => Ok(()),
-        };
-        if let Err(reason) = mixer.and(chosen) {
-            let (file, name) = (model.name.clone(), format!("layer {i}"));
-            return Err(FormatError::Unsupported { file, name, reason }.into());
         }
+        Ok(())
     }
-    Ok(())
 }
 
 const NO_KERNEL: &str = "its convolution sees no positions: the kernel must be 1 or more";

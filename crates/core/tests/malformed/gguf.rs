@@ -1,42 +1,34 @@
 //! The named files: each an edit of the valid one, and what must come of it.
 
+use super::Case;
 use super::llama_keys as keys;
 use super::raw_gguf::{
     ARRAY, BOOL, Entry, F32, F64, I32, I64, Raw, STRING, Tensor, U8, U32, U64, array, string,
     strings,
 };
-use super::small_model::TOKENS;
-use halfstep_formats::gguf::{GgmlType, caps};
+use super::small_model::{LLAMA3, Numbers, TOKENS, architecture, client_quantization, model};
+use halfstep_formats::architecture::Role;
+use halfstep_formats::gguf::{self, GgmlType, caps};
+use halfstep_formats::write::{FileFormat, to_bytes};
 
-/// What must come of a file.
-#[derive(Clone, Copy)]
-pub enum Expect {
-    /// An error with this code whose message holds these words.
-    Error(&'static str, &'static str),
-    /// Odd, but sound: a model.
-    Model,
-}
-
-pub struct Case {
-    pub name: String,
-    pub bytes: Vec<u8>,
-    pub expect: Expect,
-}
+/// What must come of a file: an error with this code whose message holds these words; None: odd, but
+/// sound, it gives a model.
+type Expect = Option<(&'static str, &'static str)>;
 
 const fn format(words: &'static str) -> Expect {
-    Expect::Error("ERR_FORMAT", words)
+    Some(("ERR_FORMAT", words))
 }
 
 const fn unsupported(words: &'static str) -> Expect {
-    Expect::Error("ERR_UNSUPPORTED", words)
+    Some(("ERR_UNSUPPORTED", words))
 }
 
 const fn missing(words: &'static str) -> Expect {
-    Expect::Error("ERR_MISSING_TENSOR", words)
+    Some(("ERR_MISSING_TENSOR", words))
 }
 
 const fn shape(words: &'static str) -> Expect {
-    Expect::Error("ERR_SHAPE", words)
+    Some(("ERR_SHAPE", words))
 }
 
 type Edit = fn(&mut Raw);
@@ -48,12 +40,24 @@ const NORM: &str = "blk.0.attn_norm.weight";
 const EMBEDDING: &str = "token_embd.weight";
 const ROPE: &str = "rope_freqs.weight";
 
-pub fn cases(valid: &[u8]) -> Vec<Case> {
+/// A valid file with everything in it: packed and float tensors, rope factors, tokenizer, template,
+/// our own keys.
+fn valid() -> Vec<u8> {
+    let architecture = architecture(32).resized(|s| (s.rope_scaling, s.layers) = (Some(LLAMA3), 1));
+    let kind = |role| if role == Role::Embedding { GgmlType::Q8_0 } else { GgmlType::Q4_0 };
+    let mut model = model(architecture, &mut Numbers(5), |spec, _| kind(spec.role));
+    model.quantization = Some(client_quantization("gguf:q4_0", true));
+    to_bytes(&model, FileFormat::Gguf).expect("writable")
+}
+
+pub fn cases() -> Vec<Case> {
+    let valid = &valid()[..];
     let raw = Raw::parse(valid);
+    assert_eq!(raw.to_bytes(), valid, "taken apart and put together, the file is the same");
     let edited = |&(name, expect, edit): &Named| {
         let mut raw = raw.clone();
         edit(&mut raw);
-        Case { name: name.into(), bytes: raw.to_bytes(), expect }
+        (name.to_owned(), raw.to_bytes(), expect)
     };
     let lists = [
         HEADER,
@@ -70,14 +74,22 @@ pub fn cases(valid: &[u8]) -> Vec<Case> {
         OWN,
         SOUND,
     ];
-    let mut cases: Vec<Case> = lists.into_iter().flatten().map(edited).collect();
-    cases.extend(whole_files(valid));
-    cases
+    let mut files: Vec<_> = lists.into_iter().flatten().map(edited).collect();
+    files.extend(whole_files(valid));
+    let case = |(name, bytes, expect): (String, Vec<u8>, Expect)| {
+        let size = bytes.len();
+        let read = Box::new(move || {
+            gguf::read("hostile.gguf", &bytes)?;
+            Ok(())
+        });
+        Case { name, size, expect, read }
+    };
+    files.into_iter().map(case).collect()
 }
 
 /// Files that are not edits of parts.
-fn whole_files(valid: &[u8]) -> Vec<Case> {
-    let case = |name: &str, bytes: Vec<u8>, expect| Case { name: name.into(), bytes, expect };
+fn whole_files(valid: &[u8]) -> Vec<(String, Vec<u8>, Expect)> {
+    let case = |name: &str, bytes: Vec<u8>, expect| (name.to_owned(), bytes, expect);
     vec![
         case("empty_file", vec![], format("magic")),
         case("magic_only", valid[..4].to_vec(), format("version")),
@@ -87,7 +99,7 @@ fn whole_files(valid: &[u8]) -> Vec<Case> {
         case("entry_count_missing", valid[..16].to_vec(), format("too many for the 0 bytes left")),
         case("header_only", valid[..24].to_vec(), format("too many for the 8 bytes left")),
         case("zeros", vec![0; 4096], format("GGUF")),
-        case("one_byte_too_many", [valid, &[0]].concat(), Expect::Model),
+        case("one_byte_too_many", [valid, &[0]].concat(), None),
         case(
             "cve_2025_66960_ollama_string_of_gigabytes_in_60_bytes",
             tiny_string_file(1 << 33),
@@ -145,7 +157,7 @@ const HEADER: &[Named] = &[
     ("one_entry_more_than_there", format("tensor name"), |r| {
         r.entry_count = Some(r.entries.len() as u64 + 1)
     }),
-    ("one_entry_fewer_than_there", Expect::Error("ERR_FORMAT", ""), |r| {
+    ("one_entry_fewer_than_there", Some(("ERR_FORMAT", "")), |r| {
         r.entry_count = Some(r.entries.len() as u64 - 1)
     }),
 ];
@@ -392,8 +404,8 @@ const LAYOUT: &[Named] = &[
         r.data.truncate(end - 1);
     }),
     ("data_missing", format("the file has"), |r| r.data.clear()),
-    ("a_kilobyte_after_the_data", Expect::Model, |r| r.data.extend([0; 1024])),
-    ("a_padding_too_many", Expect::Model, |r| r.data.extend([0; 32])),
+    ("a_kilobyte_after_the_data", None, |r| r.data.extend([0; 1024])),
+    ("a_padding_too_many", None, |r| r.data.extend([0; 32])),
 ];
 
 /// Every tensor after the first so large that offsets, each right by arithmetic that wraps, come
@@ -458,7 +470,7 @@ const ARCHITECTURE: &[Named] = &[
     }),
     ("heads_0", format(keys::HEAD_COUNT), |r| r.set_u32(keys::HEAD_COUNT, 0)),
     ("heads_max", format(keys::HEAD_COUNT), |r| r.set_u32(keys::HEAD_COUNT, u32::MAX)),
-    ("heads_per_layer_all_equal", Expect::Model, |r| {
+    ("heads_per_layer_all_equal", None, |r| {
         r.set(keys::HEAD_COUNT, ARRAY, array(U32, 1, &[4, 0, 0, 0]))
     }),
     ("heads_per_layer_that_differ", format("array of equal ones"), |r| {
@@ -613,6 +625,18 @@ const TOKENIZER: &[Named] = &[
     ("tokenizer_of_another_model", unsupported("bert"), |r| {
         r.set_string(keys::TOKENIZER_MODEL, "bert")
     }),
+    ("llama_26690_scores_of_bytes_in_a_scored_vocabulary", format("array of floats"), |r| {
+        r.set_string(keys::TOKENIZER_MODEL, "llama");
+        r.set(keys::SCORES, ARRAY, array(U8, 8, &[0; 8]));
+    }),
+    ("scores_too_few", format("elements for 8 tokens"), |r| {
+        r.set_string(keys::TOKENIZER_MODEL, "llama");
+        r.set(keys::SCORES, ARRAY, array(F32, 2, &[0; 8]));
+    }),
+    ("scores_a_string", format("must be an array"), |r| {
+        r.set_string(keys::TOKENIZER_MODEL, "llama");
+        r.set_string(keys::SCORES, "0");
+    }),
     ("scores_missing", format("0 scores"), |r| r.set_string(keys::TOKENIZER_MODEL, "llama")),
     ("tokenizer_model_a_number", format("must be a string"), |r| {
         r.set_u32(keys::TOKENIZER_MODEL, 2)
@@ -631,7 +655,7 @@ const TOKENIZER: &[Named] = &[
     }),
     ("one_token_fewer", format("8 rows"), |r| r.set(keys::TOKENS, ARRAY, strings(&TOKENS[1..]))),
     ("no_tokens", format("8 rows"), |r| r.set(keys::TOKENS, ARRAY, array(STRING, 0, &[]))),
-    ("token_empty", Expect::Model, |r| set_token(r, "")),
+    ("token_empty", None, |r| set_token(r, "")),
     ("token_twice", format("both"), |r| set_token(r, "ab")),
     ("token_longer_than_cap", format("more than"), |r| {
         set_token(r, &"x".repeat(caps::TOKEN_BYTES as usize + 1))
@@ -676,9 +700,9 @@ const TOKENIZER: &[Named] = &[
         )
     }),
     ("bos_to_be_added_beyond_the_vocabulary", format("none is named"), |r| r.set_u32(keys::BOS, 8)),
-    ("eos_max", Expect::Model, |r| r.set_u32(keys::EOS, u32::MAX)),
-    ("unknown_huge", Expect::Model, |r| r.set(keys::UNKNOWN, U64, (1u64 << 40).to_le_bytes())),
-    ("padding_negative", Expect::Model, |r| r.set(keys::PADDING, I32, (-1i32).to_le_bytes())),
+    ("eos_max", None, |r| r.set_u32(keys::EOS, u32::MAX)),
+    ("unknown_huge", None, |r| r.set(keys::UNKNOWN, U64, (1u64 << 40).to_le_bytes())),
+    ("padding_negative", None, |r| r.set(keys::PADDING, I32, (-1i32).to_le_bytes())),
     ("bos_a_float", format("must be an integer"), |r| r.set_f32(keys::BOS, 1.0)),
     ("add_bos_a_number", format("must be a bool"), |r| r.set_u32(keys::ADD_BOS, 1)),
     ("add_bos_without_bos", format("bos"), |r| r.remove(keys::BOS)),
@@ -762,24 +786,24 @@ const OWN: &[Named] = &[
 
 /// Odd files that are no fault: another reader's bug, or a key of no concern here.
 const SOUND: &[Named] = &[
-    ("llama_26690_scores_of_bytes", Expect::Model, |r| {
+    ("llama_26690_scores_of_bytes", None, |r| {
         r.set("tokenizer.ggml.scores", ARRAY, array(U8, 8, &[0; 8]))
     }),
-    ("array_of_nothing", Expect::Model, |r| r.set("general.tags", ARRAY, array(STRING, 0, &[]))),
-    ("token_types_of_bytes", Expect::Model, |r| {
+    ("array_of_nothing", None, |r| r.set("general.tags", ARRAY, array(STRING, 0, &[]))),
+    ("token_types_of_bytes", None, |r| {
         r.set(keys::TOKEN_TYPES, ARRAY, array(U8, 8, &[3, 3, 3, 1, 1, 1, 1, 1]))
     }),
-    ("cve_2024_34359_template_that_would_run_code_in_python", Expect::Model, |r| {
+    ("cve_2024_34359_template_that_would_run_code_in_python", None, |r| {
         r.set_string(keys::CHAT_TEMPLATE, "{{ ''.__class__.__mro__[1].__subclasses__() }}");
     }),
-    ("cve_2026_5760_template_of_endless_loops", Expect::Model, |r| {
+    ("cve_2026_5760_template_of_endless_loops", None, |r| {
         r.set_string(keys::CHAT_TEMPLATE, "{% for i in range(100000000) %}x{% endfor %}")
     }),
-    ("code_of_minus_128_in_q8_0", Expect::Model, |r| r.data_of(EMBEDDING)[5] = 0x80),
-    ("scale_not_a_number", Expect::Model, |r| {
+    ("code_of_minus_128_in_q8_0", None, |r| r.data_of(EMBEDDING)[5] = 0x80),
+    ("scale_not_a_number", None, |r| {
         r.data_of(EMBEDDING)[..2].copy_from_slice(&0x7E00u16.to_le_bytes())
     }),
-    ("neutral_keys_of_other_models", Expect::Model, |r| {
+    ("neutral_keys_of_other_models", None, |r| {
         r.set_u32("llama.expert_count", 0);
         r.set_f32("llama.logit_scale", 1.0);
         r.set_string(keys::ROPE_SCALING_TYPE, "none");
