@@ -43,7 +43,7 @@ pub fn save_checked<E: From<Error>>(
     model: &Model,
     path: &Path,
     format: FileFormat,
-    check: impl FnOnce(&Model) -> std::result::Result<(), E>,
+    check: impl FnOnce(Model) -> std::result::Result<(), E>,
 ) -> std::result::Result<u64, E> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
     let name = path.file_name().ok_or_else(|| {
@@ -52,7 +52,7 @@ pub fn save_checked<E: From<Error>>(
     let unverified = path.with_file_name(format!(".{}.unverified", name.to_string_lossy()));
     let checked = (|| {
         let bytes = save(model, &unverified, format)?;
-        check(&load(&unverified)?)?;
+        check(load(&unverified)?)?;
         std::fs::rename(&unverified, path).map_err(io)?;
         Ok(bytes)
     })();

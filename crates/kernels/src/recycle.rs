@@ -24,7 +24,7 @@ pub struct Recycling;
 
 /// While one is alive, freed blocks of at least 1 MiB stay with the process, up to a limit in all
 /// and a quarter of it each.
-/// The last one to go gives all of them back.
+/// The last one to go gives all of them back, as [`give_all_back`] does.
 pub struct MemoryGuard(());
 
 /// A free block, from [`System`], with its layout.
@@ -56,7 +56,7 @@ impl MemoryGuard {
 impl Drop for MemoryGuard {
     fn drop(&mut self) {
         if KEPT.fetch_sub(1, Ordering::Relaxed) == 1 {
-            give_back();
+            give_all_back();
         }
     }
 }
@@ -93,6 +93,19 @@ fn hold(block: *mut u8, layout: Layout) -> bool {
     free.bytes += layout.size();
     free.blocks.entry((layout.size(), layout.align())).or_default().push(Block(block));
     true
+}
+
+/// Gives back to the system what was freed and still is with the process, held blocks included.
+/// The system's allocator keeps freed blocks of up to 32 MiB (its threshold grows with what is
+/// freed), which after a run are hundreds of megabytes. It takes milliseconds: it is for the end of
+/// a run and of a model.
+pub fn give_all_back() {
+    give_back();
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it touches only free memory, and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn give_back() {

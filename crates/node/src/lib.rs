@@ -22,6 +22,7 @@ use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep::run::{self as session, RecipeInput};
 use halfstep_bench::quick;
 use halfstep_kernels::dispatch;
+use halfstep_kernels::recycle::give_all_back;
 use message::{Message, Note};
 use model::NativeModel;
 use napi::Env;
@@ -96,6 +97,7 @@ pub fn quantize(
             &mut |event| post(Message::Event(event)),
             cancel,
         )?;
+        give_all_back();
         TaskOutput::value(&report)
             .map(|done| TaskOutput { model: Some(Arc::new(small.into())), ..done })
     })

@@ -6,6 +6,7 @@ use halfstep::run as session;
 use halfstep::run::LoadedModel;
 use halfstep::{Error, Model};
 use halfstep_formats::{LinearParts, LowRank, TensorData};
+use halfstep_kernels::recycle::give_all_back;
 use napi::bindgen_prelude::ObjectFinalize;
 use napi::{Env, Result};
 use napi_derive::napi;
@@ -32,11 +33,13 @@ impl NativeModel {
         model.clone().ok_or_else(|| Error::config("model", "the model was disposed"))
     }
 
-    fn release(&self, env: &Env) -> Result<()> {
-        if self.model.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+    /// Takes the model from JavaScript; a task that uses it goes on.
+    fn release(&self, env: &Env) -> Result<Option<Arc<LoadedModel>>> {
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if model.is_some() {
             env.adjust_external_memory(-self.bytes)?;
         }
-        Ok(())
+        Ok(model)
     }
 }
 
@@ -53,7 +56,17 @@ impl NativeModel {
     #[napi(catch_unwind)]
     pub fn dispose(&self, env: Env) -> Result<()> {
         reach("NativeModel.dispose", "");
-        self.release(&env)
+        match self.release(&env)? {
+            // The event loop need not wait for the pages of a large model.
+            Some(model) if self.bytes >= LARGE => {
+                std::thread::spawn(move || {
+                    drop(model);
+                    give_all_back();
+                });
+            }
+            small => drop(small),
+        }
+        Ok(())
     }
 }
 
@@ -62,11 +75,14 @@ impl ObjectFinalize for NativeModel {
     fn finalize(self, env: Env) -> Result<()> {
         let released = outcome::catch(|| {
             reach("NativeModel.finalize", "");
-            Ok(self.release(&env))
+            Ok(self.release(&env).map(drop))
         });
         released.unwrap_or(Ok(()))
     }
 }
+
+/// Bytes of a model that take milliseconds to go.
+const LARGE: i64 = 32 << 20;
 
 fn bytes_in_memory(model: &Model) -> i64 {
     let bytes = |data: &TensorData| match data {

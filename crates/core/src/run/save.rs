@@ -52,14 +52,14 @@ pub fn to_bytes(model: &Model, path: Option<&Path>, pool: &Pool) -> Result<(Vec<
     let bytes = halfstep_formats::write::to_bytes(model, format)?;
     let parity = model.quantization.is_some();
     if parity {
-        gate(model, &halfstep_formats::load::load_bytes(&path, &bytes)?, &path, pool)?;
+        gate(model, halfstep_formats::load::load_bytes(&path, &bytes)?, &path, pool)?;
     }
     let report = SaveReport { path, bytes: bytes.len() as u64, parity };
     Ok((bytes, report))
 }
 
 /// The parity gate: an error unless what was read from `path` is `model`.
-fn gate(model: &Model, reopened: &Model, path: &str, pool: &Pool) -> Result<()> {
+fn gate(model: &Model, reopened: Model, path: &str, pool: &Pool) -> Result<()> {
     let parity = |place| Error::Parity { path: path.to_owned(), place };
     if reopened.quantization != model.quantization {
         return Err(parity("the description of its quantizers".into()));
@@ -109,8 +109,9 @@ fn target(model: &Model) -> Option<TargetId> {
 /// Ok if `file` is `trained`: (a) codes, scales, zero points, low-rank factors and other parts,
 /// (b) every linear on the same input: integer sums equal, outputs within `OUTPUT_TOLERANCE` of
 /// the training forward's, (c) the whole model through its integer path, bit for bit. The error
-/// names the first difference.
-pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Result<(), String> {
+/// names the first difference. `file` goes on the way: three models at once would need more memory
+/// than a run that works layer by layer.
+pub fn compare(trained: &Model, file: Model, pool: &Pool) -> std::result::Result<(), String> {
     let activation = |name: &str| {
         let q = trained.quantization.as_ref()?;
         Some(match Linear::parse(name) {
@@ -119,7 +120,8 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
         })
     };
     // A file may have another form: whole weights of norms, rates, heads in another order.
-    let graphs = [&trained.architecture, &file.architecture];
+    let architecture = file.architecture.clone();
+    let graphs = [&trained.architecture, &architecture];
     if graphs.map(|graph| graph.layers.len()) != [graphs[0].layers.len(); 2] {
         return Err("the number of layers".into());
     }
@@ -153,7 +155,7 @@ pub fn compare(trained: &Model, file: &Model, pool: &Pool) -> std::result::Resul
         return same_logits(trained, file, pool);
     }
     // Sums over heads in another order are rounded otherwise.
-    let mut moved = Model { architecture: file.architecture.clone(), ..trained.clone() };
+    let mut moved = Model { architecture: architecture.clone(), ..trained.clone() };
     for spec in trained.architecture.tensors() {
         if let Some(tensor) = moved.tensors.get_mut(&spec.name) {
             *tensor = converted(tensor, &spec, graphs).map_err(|e| e.to_string())?.into_owned();
@@ -280,19 +282,21 @@ fn add_factors(factors: &LowRank, x: &[f32], cols: usize, want: &mut [f64]) {
 }
 
 /// (c): logits of both through the integer path.
-fn same_logits(trained: &Model, file: &Model, pool: &Pool) -> std::result::Result<(), String> {
-    let run = |model: &Model| -> halfstep_runtime::Result<Vec<f32>> {
-        let network = Network::new(model, Arithmetic::Integer, pool.clone())?;
+fn same_logits(trained: &Model, file: Model, pool: &Pool) -> std::result::Result<(), String> {
+    let run = |network: halfstep_runtime::Result<Network>| -> halfstep_runtime::Result<Vec<f32>> {
+        let network = network?;
+        let architecture = network.architecture();
         let mut rng = Rng { seed: 0x70ce, stream: 0, counter: 0 };
-        let tokens: Vec<u32> = (0..PROBE_TOKENS.min(model.architecture.max_positions))
-            .map(|_| rng.below(model.architecture.vocab_size as u64) as u32)
+        let tokens: Vec<u32> = (0..PROBE_TOKENS.min(architecture.max_positions))
+            .map(|_| rng.below(architecture.vocab_size as u64) as u32)
             .collect();
         network.forward(&tokens, &mut Cache::new(&network), Logits::All)
     };
-    let (a, b) = (
-        run(trained).map_err(|e| format!("the forward: {e}"))?,
-        run(file).map_err(|e| format!("the forward of the file: {e}"))?,
-    );
+    // The file's first: nothing of it is left when the other network is there.
+    let b = run(Network::consume(file, Arithmetic::Integer, pool.clone()))
+        .map_err(|e| format!("the forward of the file: {e}"))?;
+    let a = run(Network::new(trained, Arithmetic::Integer, pool.clone()))
+        .map_err(|e| format!("the forward: {e}"))?;
     match a.iter().zip(&b).position(|(a, b)| a.to_bits() != b.to_bits() || !a.is_finite()) {
         Some(at) => Err(format!("the logits of token {}", at / trained.architecture.vocab_size)),
         None => Ok(()),

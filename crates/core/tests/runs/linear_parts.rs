@@ -100,11 +100,11 @@ fn a_model_with_parts_passes_the_gate_and_opens_as_it_was() {
     let opened = load(&path.display().to_string()).expect("opens");
     assert_eq!(opened.linear_parts, model.linear_parts);
     let pool = Pool::new(2);
-    halfstep::run::save::compare(&model, &opened, &pool).expect("is the same model");
+    halfstep::run::save::compare(&model, opened.clone(), &pool).expect("is the same model");
     let differs = |change: &dyn Fn(&mut Model)| {
         let mut other = model.clone();
         change(&mut other);
-        halfstep::run::save::compare(&model, &other, &pool).expect_err("a difference")
+        halfstep::run::save::compare(&model, other, &pool).expect_err("a difference")
     };
     let parts = differs(&|m| m.linear_parts.get_mut(&name()).expect("is there").post_norm = None);
     assert!(parts == format!("{}: its parts", name()), "{parts}");

@@ -76,7 +76,7 @@ fn the_file_is_what_was_saved_and_passes_the_gate() {
     let report = save(&model, &path).expect("it passes its own gate");
     assert!(report.parity);
     let reopened = load(&path).expect("it loads");
-    halfstep::run::save::compare(&model, &reopened, &Pool::new(2)).expect("equal");
+    halfstep::run::save::compare(&model, reopened.clone(), &Pool::new(2)).expect("equal");
     assert_eq!(inspect(&reopened), inspect(&Model { file_bytes: report.bytes, ..model.clone() }));
     let error = save(&model, &folder.join("small.gguf").display().to_string())
         .expect_err("another ending than the target's");
@@ -104,7 +104,7 @@ fn the_gate_sees_one_wrong_value_of_a_factor_and_one_wrong_zero_point() {
     let tamper = |change: &dyn Fn(&mut Model)| {
         let mut other = model.clone();
         change(&mut other);
-        halfstep::run::save::compare(&model, &other, &Pool::new(2)).expect_err("a difference")
+        halfstep::run::save::compare(&model, other, &Pool::new(2)).expect_err("a difference")
     };
     fn packed<'a>(m: &'a mut Model, name: &str) -> &'a mut QuantTensor {
         let TensorData::Packed(packed) = &mut m.tensors.get_mut(name).expect("is there").data
@@ -150,7 +150,7 @@ fn the_gate_sees_one_flipped_bit_of_the_file() {
         flipped[header.by_name()[&*format!("{name}.{part}")].begin as usize] ^= 1;
         let other = halfstep_formats::load::load_bytes("flipped", &flipped).expect("it reads");
         let what =
-            halfstep::run::save::compare(&model, &other, &Pool::new(2)).expect_err("a difference");
+            halfstep::run::save::compare(&model, other, &Pool::new(2)).expect_err("a difference");
         assert!(what.contains(&name), "{part}: {what}");
     }
 }
@@ -217,6 +217,5 @@ fn dequantized_values_hold_the_factors_and_so_does_what_is_quantized_anew() {
         );
         made.map_err(|e: Error| e.to_string()).expect("rounded").0
     };
-    halfstep::run::save::compare(&rounded(&model), &rounded(&float), &pool)
-        .expect("the same model");
+    halfstep::run::save::compare(&rounded(&model), rounded(&float), &pool).expect("the same model");
 }

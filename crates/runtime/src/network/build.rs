@@ -26,16 +26,27 @@ use halfstep_kernels::ops::activation::Activation;
 use halfstep_kernels::ops::convolution::taps;
 use halfstep_kernels::ops::routing::{Routing, Score};
 use halfstep_kernels::{ActivationSpec, Pool};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 impl Network {
     /// Errors: a tensor or a static step that is missing or has the wrong shape; low-rank factors
     /// or other parts that fit no weight; `Integer` for a model that is not quantized.
     pub fn new(model: &Model, arithmetic: Arithmetic, pool: Pool) -> Result<Self> {
+        Self::build(Cow::Borrowed(model), arithmetic, pool)
+    }
+
+    /// [`Self::new`] of a model that nothing else needs: its large tensors go as the network gets
+    /// its own form of them, so that the model is hardly ever in memory twice.
+    pub fn consume(model: Model, arithmetic: Arithmetic, pool: Pool) -> Result<Self> {
+        Self::build(Cow::Owned(model), arithmetic, pool)
+    }
+
+    fn build(model: Cow<'_, Model>, arithmetic: Arithmetic, pool: Pool) -> Result<Self> {
         let architecture = model.architecture.clone();
         let quantization = match (arithmetic, &model.quantization) {
             (Arithmetic::Float, _) | (Arithmetic::Auto, None) => None,
-            (_, Some(quantization)) => Some(quantization),
+            (_, Some(quantization)) => Some(quantization.clone()),
             (Arithmetic::Integer, None) => {
                 return Err(Error::argument(
                     "arithmetic",
@@ -46,19 +57,18 @@ impl Network {
                 ));
             }
         };
-        check_graph(model)?;
+        check_graph(&model)?;
         let linears = (0..architecture.layers.len()).map(|layer| architecture.linears(layer));
         let linears = linears.collect();
         let mut builder = Builder { model, quantization, pool: &pool, linears, ropes: vec![] };
         builder.check_quantizers()?;
-        model.check_low_rank()?;
-        model.check_linear_parts()?;
-        let blocks = (0..architecture.layers.len())
-            .map(|layer| builder.block(layer))
-            .collect::<Result<_>>()?;
-        let embedding = Arc::new(builder.table(EMBEDDING)?);
-        let head =
-            if architecture.tied_head { embedding.clone() } else { Arc::new(builder.table(HEAD)?) };
+        builder.model.check_low_rank()?;
+        builder.model.check_linear_parts()?;
+        let layers = 0..architecture.layers.len();
+        let blocks = layers.map(|layer| builder.block(layer)).collect::<Result<_>>()?;
+        let mut table = |name| builder.table(name).map(Arc::new);
+        let embedding = table(EMBEDDING)?;
+        let head = if architecture.tied_head { embedding.clone() } else { table(HEAD)? };
         let per_layer_input = architecture.per_layer_input;
         Ok(Self {
             embedding,
@@ -99,8 +109,9 @@ fn routing(experts: &graph::Experts) -> Routing {
 /// Takes the parts of a network out of a model. `quantization` is None when everything runs in
 /// float.
 struct Builder<'a> {
-    model: &'a Model,
-    quantization: Option<&'a Quantization>,
+    /// Its own where the tensors go with the building.
+    model: Cow<'a, Model>,
+    quantization: Option<Quantization>,
     pool: &'a Pool,
     /// Of every layer.
     linears: Vec<Vec<LinearSpec>>,
@@ -111,7 +122,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     /// Refuses, by name, parts that are not computed.
     fn check_quantizers(&self) -> Result<()> {
-        let Some(q) = self.quantization else { return Ok(()) };
+        let Some(q) = &self.quantization else { return Ok(()) };
         let unsupported = |name: String, reason: &str| FormatError::Unsupported {
             file: self.model.name.clone(),
             name,
@@ -139,7 +150,7 @@ impl Builder<'_> {
         };
         let per_layer = self.model.architecture.per_layer_input;
         let scale = self.parameter(layer, Parameter::OutputScale)?;
-        Ok(Block {
+        let block = Block {
             attn_norm: self.norm(layer, Norm::Attention)?,
             mixer: self.mixer(layer)?,
             post_attention: self.norm(layer, Norm::PostAttention)?,
@@ -148,18 +159,28 @@ impl Builder<'_> {
             post_feed_forward: self.norm(layer, Norm::PostFeedForward)?,
             per_layer: per_layer.map(|_| self.per_layer_gate(layer)).transpose()?,
             output_scale: scale.map(|scale| scale[0]),
-        })
+        };
+        let linears = self.linears[layer].iter();
+        let names: Vec<_> = linears.map(|spec| spec.kind.weight_name(layer)).collect();
+        names.iter().for_each(|name| self.let_go(name));
+        Ok(block)
+    }
+
+    /// Drops a tensor that the network has its own form of, if the model is the builder's own.
+    fn let_go(&mut self, name: &str) {
+        if let Cow::Owned(model) = &mut self.model {
+            model.tensors.remove(name);
+        }
     }
 
     fn mixer(&mut self, layer: usize) -> Result<Mixer> {
-        let model = self.model;
-        Ok(match &model.architecture.layers[layer].mixer {
-            graph::Mixer::Attention(a) => Mixer::Attention(self.attention(layer, a)?.into()),
+        Ok(match self.model.architecture.layers[layer].mixer.clone() {
+            graph::Mixer::Attention(a) => Mixer::Attention(self.attention(layer, &a)?.into()),
             graph::Mixer::DeltaRule(delta) => {
-                Mixer::DeltaRule(self.delta_rule(layer, delta)?.into())
+                Mixer::DeltaRule(self.delta_rule(layer, &delta)?.into())
             }
             graph::Mixer::Convolution(convolution) => {
-                Mixer::Convolution(self.convolution(layer, convolution)?.into())
+                Mixer::Convolution(self.convolution(layer, &convolution)?.into())
             }
         })
     }
@@ -213,7 +234,8 @@ impl Builder<'_> {
     fn keys_and_values(&self, layer: usize, a: &graph::Attention) -> Result<KeysAndValues> {
         let architecture = &self.model.architecture;
         let kept = |site| -> Result<Kept> {
-            let spec = self.quantization.map_or(ActivationSpec::F32, |q| q.at(layer, site));
+            let spec =
+                self.quantization.as_ref().map_or(ActivationSpec::F32, |q| q.at(layer, site));
             Ok(Kept { spec, step: self.step_of(spec, site, layer)? })
         };
         let reads = |(i, l): &(usize, &graph::Layer)| *i == layer || l.kv_from() == Some(layer);
@@ -287,7 +309,7 @@ impl Builder<'_> {
         let a = &self.model.architecture;
         let all = a.layers.len() * width;
         let matrix = |name, rows, cols, keep_packed| {
-            Matrix::new(self.model, name, rows, cols, keep_packed, self.pool)
+            Matrix::new(&self.model, name, rows, cols, keep_packed, self.pool)
         };
         let packed = self.quantization.is_some();
         let weight = self.vector(PER_LAYER_NORM, &[width])?;
@@ -368,7 +390,7 @@ impl Builder<'_> {
     }
 
     fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        vector(self.model, name, shape, self.pool)
+        vector(&self.model, name, shape, self.pool)
     }
 
     fn linear(&self, linear: Linear, layer: usize) -> Result<Projection> {
@@ -376,8 +398,8 @@ impl Builder<'_> {
         let spec = linears.iter().find(|spec| spec.kind == linear);
         let &LinearSpec { shape: [o, i], bias, .. } = spec.expect("the layer has this linear");
         let name = linear.weight_name(layer);
-        let weight = Matrix::new(self.model, &name, o, i, self.quantization.is_some(), self.pool)?;
-        let activation = match self.quantization {
+        let weight = Matrix::new(&self.model, &name, o, i, self.quantization.is_some(), self.pool)?;
+        let activation = match &self.quantization {
             Some(q) if self.is_packed(&name) => q.at(layer, linear.input()),
             _ => ActivationSpec::F32,
         };
@@ -401,20 +423,21 @@ impl Builder<'_> {
     }
 
     /// Embedding or head.
-    fn table(&self, name: &str) -> Result<Projection> {
+    fn table(&mut self, name: &str) -> Result<Projection> {
         let a = &self.model.architecture;
         let weight = Matrix::new(
-            self.model,
+            &self.model,
             name,
             a.vocab_size,
             a.hidden_size,
             self.quantization.is_some(),
             self.pool,
         )?;
-        let activation = match self.quantization {
+        let activation = match &self.quantization {
             Some(q) if self.is_packed(name) => q.head_activation,
             _ => ActivationSpec::F32,
         };
+        self.let_go(name);
         let (step, low_rank, wrapping, bias) = (None, None, None, None);
         Ok(Projection { weight, activation, step, low_rank, wrapping, bias })
     }
@@ -432,7 +455,7 @@ impl Builder<'_> {
     /// The stored step of a static site.
     fn step(&self, site: ActivationSite, layer: usize) -> Result<f32> {
         let (file, name) = (self.model.name.clone(), site.static_scale_name(layer));
-        match self.quantization.and_then(|q| q.static_scales.get(&name)) {
+        match self.quantization.as_ref().and_then(|q| q.static_scales.get(&name)) {
             Some(&step) if step.is_finite() && step > 0.0 => Ok(step),
             Some(step) => Err(FormatError::Unsupported {
                 file,
