@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { configJson } from './arguments.js'
-import { HalfstepError } from './errors.js'
+import { called, HalfstepError } from './errors.js'
 import { recipes } from './generated/recipes.js'
 import type { Model } from './model.js'
 import { Model as NodeModel } from './model-node.js'
@@ -84,7 +84,9 @@ function kernelTask(
       native,
     })
   }
-  return new Task(addon.bench(configJson('options', config)), (value) => value as BenchSummary, signal)
+  const { bench } = addon
+  const task = called(() => bench(configJson('options', config)))
+  return new Task(task, (value) => value as BenchSummary, signal)
 }
 
 async function demoModel(signal?: AbortSignal): Promise<Model> {

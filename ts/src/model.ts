@@ -57,10 +57,7 @@ export type GenerateOptions = Partial<GenerationConfig>
  * The build and handle of a model, of whatever copy of this package. Throws `ERR_CONFIG`, which
  * names the argument, for what is none, and `ERR_DISPOSED`.
  */
-export function parts(
-  model: Model,
-  argument = 'model',
-): { native: Native; handle: NativeModel } {
+export function parts(model: Model, argument = 'model'): { native: Native; handle: NativeModel } {
   const found = partsOf(model)
   if (found === undefined) {
     const hint = model instanceof Promise ? '; await it' : ''

@@ -1,6 +1,6 @@
+import { plainObject, refusal } from '../arguments.js'
 import { calibrationOf } from '../cli/experts.js'
 import { formatBytes, formatNumber, formatSeconds } from '../cli/format.js'
-import { plainObject, refusal } from '../arguments.js'
 import type {
   MatrixRecord,
   Report,
