@@ -96,7 +96,7 @@ console.log(JSON.stringify({ cycles: ${cycles}, growth, handles: handles.length 
 
 it('holds few events for who does not read, and the ones that count', minutes(5), async () => {
   const found = await measured(`
-const steps = 3000
+const steps = 1500
 const recipe = recipes.silq({ train: { tokens: 32 * steps, sequenceLength: 32, batch: 1, learningRate: 1e-4 } })
 const run = quantize(await Model.load(path), recipe, { data, runFolder: folder + '/slow', checkpointEvery: 100, threads: 1 })
 await run.result
@@ -113,7 +113,7 @@ console.log(JSON.stringify({
 }))`)
   expect(found).toMatchObject({ last: found.steps, inOrder: 1 })
   expect(found.events).toBeLessThanOrEqual(1024)
-  expect(found.checkpoints).toBeGreaterThanOrEqual(30)
+  expect(found.checkpoints).toBeGreaterThanOrEqual(15)
 })
 
 it('survives workers that are terminated as they train', minutes(30), async () => {

@@ -135,19 +135,24 @@ it('is an error with a code, and the next call is right', { timeout: 900_000 }, 
   copyFileSync(built, addon)
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
   writeFileSync(join(folder, 'panics.js'), SCRIPT)
-  const { code, signal, output } = await new Promise<Record<string, unknown>>((done) => {
+  const { code, signal, said, output } = await new Promise<Record<string, unknown>>((done) => {
     const words = [
       ...['--expose-gc', join(folder, 'panics.js'), addon, path],
       ...[join(path, 'config.json'), join(folder, 'saved.gguf')],
     ]
-    const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] })
-    let output = ''
+    // With it panics would be written to stderr.
+    const { RUST_BACKTRACE: _, ...env } = process.env
+    const child = spawn(process.execPath, words, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+    let [output, said] = ['', '']
     child.stdout.on('data', (piece) => {
       output += piece
     })
-    child.on('close', (code, signal) => done({ code, signal, output }))
+    child.stderr.on('data', (piece) => {
+      said += piece
+    })
+    child.on('close', (code, signal) => done({ code, signal, said, output }))
   })
-  expect({ code, signal }).toEqual({ code: 0, signal: null })
+  expect({ code, signal, said }).toEqual({ code: 0, signal: null, said: '' })
   const { exported, count, problems } = JSON.parse(output as string)
   console.log(`panics: ${count} in ${exported} functions and methods, their threads and workers`)
   expect(problems).toEqual([])
