@@ -4,7 +4,6 @@
  * bounds on times that a machine with other work cannot keep.
  */
 import { spawn } from 'node:child_process'
-import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'

@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 // @ts-expect-error It has no types.
 import { panicAddon } from '../../scripts/prepare.mjs'
-import { temporaryFolder, tinyModel, tinyText } from './tiny-model.js'
+import { temporaryFolder, tinyModel } from './tiny-model.js'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 

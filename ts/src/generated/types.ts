@@ -589,7 +589,7 @@ answersOnly: boolean,
  */
 arithmetic: ArithmeticConfig, 
 /**
- * Number of threads; 0 uses one per core. It never changes a result. Default 0.
+ * Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.
  */
 threads: number, };
 
@@ -979,7 +979,7 @@ topP: number,
  */
 seed: number | bigint, 
 /**
- * Number of threads; 0 uses one per core. It never changes a result. Default 0.
+ * Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.
  */
 threads: number, };
 
@@ -1848,7 +1848,7 @@ checkpointEvery?: number,
  */
 resume: boolean, 
 /**
- * Number of threads; 0 uses one per core. It never changes a result. Default 0.
+ * Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.
  */
 threads: number, 
 /**
