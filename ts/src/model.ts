@@ -156,7 +156,11 @@ export class Model {
     return found?.entry === this.entry && found.version === VERSION
   }
 
-  /** What other copies of this package may know of the model. */
+  /**
+   * What other copies of this package may know of the model.
+   *
+   * @internal
+   */
   [PARTS](): ModelParts {
     const { entry } = this.constructor as typeof Model
     return { version: VERSION, entry, native: this.#native, handle: this.#handle }
