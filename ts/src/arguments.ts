@@ -192,3 +192,10 @@ export function fromJson(json: string): unknown {
     typeof value === 'string' && value.startsWith(mark) ? BigInt(value.slice(mark.length)) : value,
   )
 }
+
+/**
+ * For `JSON.stringify`, where people read what it writes: BigInts, which it refuses, as text.
+ */
+export function exactly(_: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? String(value) : value
+}

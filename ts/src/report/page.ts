@@ -1,4 +1,4 @@
-import { plainObject, refusal } from '../arguments.js'
+import { exactly, plainObject, refusal } from '../arguments.js'
 import { calibrationOf } from '../cli/experts.js'
 import { formatBytes, formatNumber, formatSeconds } from '../cli/format.js'
 import type {
@@ -39,8 +39,6 @@ const shortName = (linear: string) =>
     .replace('_proj', '')
 /** The row of a linear: experts share one. */
 const rowOf = (linear: string) => linear.replace(/\.experts\.\d+\./, '.experts.')
-/** Whole numbers that only a BigInt holds, which JSON does not write by itself. */
-const exactly = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value)
 const percent = (share: number) => `${short(share * 100)} %`
 
 /**
