@@ -32,19 +32,23 @@ export function fail(message) {
 /**
  * Runs a program in the repository's root, or in `cwd`, with its output shown. Resolves to
  * { code, output }; `keep` also returns the output, `quiet` shows only the errors and returns the
- * rest.
+ * rest, with `errors` nothing and returns all.
  * @param {string} program
  * @param {string[]} args
- * @param {{ keep?: boolean, quiet?: boolean, cwd?: string, env?: Record<string, string> }} options
+ * @param {{ keep?: boolean, quiet?: boolean, errors?: boolean, cwd?: string, env?: Record<string, string> }} options
  */
-export function run(program, args, { keep = false, quiet = false, cwd = root, env = {} } = {}) {
+export function run(
+  program,
+  args,
+  { keep = false, quiet = false, errors = false, cwd = root, env = {} } = {},
+) {
   return new Promise((done) => {
     const windows = process.platform === 'win32'
     const child = spawn(program, args, {
       cwd,
       env: { ...process.env, ...env },
       stdio: quiet
-        ? ['inherit', 'pipe', 'inherit']
+        ? ['inherit', 'pipe', errors ? 'pipe' : 'inherit']
         : keep
           ? ['inherit', 'pipe', 'pipe']
           : 'inherit',

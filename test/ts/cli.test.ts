@@ -137,6 +137,7 @@ describe('halfstep recipes and explain', () => {
       ['--learning-rate', 'train.learningRate', 'In silq', '2e-4, or less where weights are small'],
     ],
     ['--learning-rate', ['train.learningRate']],
+    ['err_checkpoint', ['ERR_CHECKPOINT', 'What to do: resume with the model']],
     ['resume', ['every run (false)']],
     ['stages[].trains.scales', ['stages[].trains.scales, field of a whole recipe']],
     ['stages[0].scope', ['stages[].scope', 'model: End to end.']],

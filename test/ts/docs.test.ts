@@ -96,6 +96,27 @@ describe('documentation', () => {
   })
 })
 
+describe('docs/reliability.md', () => {
+  it('has each of the forty goals once, with its state, a test that exists and figures', () => {
+    const rows = [...read('docs/reliability.md').matchAll(/^\| ([A-Z]\d+) \|(.*)\|$/gm)].map(
+      ([, id = '', rest = '']) => ({ id, cells: rest.split('|').map((cell) => cell.trim()) }),
+    )
+    const counts = { F: 9, T: 10, N: 6, W: 3, H: 4, S: 3, Q: 5 }
+    const ids = Object.entries(counts).flatMap(([letter, count]) =>
+      Array.from({ length: count }, (_, i) => `${letter}${i + 1}`),
+    )
+    expect(ids).toHaveLength(40)
+    expect(rows.map(({ id }) => id)).toEqual(ids)
+    for (const { id, cells } of rows) {
+      expect([id, cells.length]).toEqual([id, 4])
+      const [, state = '', test = '', figures = ''] = cells
+      expect(['met', 'partly', 'not met', 'not measured', 'no such part']).toContain(state)
+      if (state === 'met' || state === 'partly') expect([id, paths(test)]).not.toEqual([id, []])
+      expect([id, figures]).not.toEqual([id, ''])
+    }
+  })
+})
+
 /** Rows of cells; the first row is the header. */
 type Table = string[][]
 

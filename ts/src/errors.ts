@@ -1,59 +1,7 @@
+import type { ERROR_CODES } from './generated/errors.js'
 import type { ErrorData } from './native.js'
 
-/** Every code a {@link HalfstepError} can carry. */
-export const ERROR_CODES = [
-  /**
-   * Stopped by an `AbortSignal`, `cancel()` or Ctrl-C; `details.resume` names the folder to resume
-   * from, if state was saved.
-   */
-  'ERR_CANCELLED',
-  /** A checkpoint is absent, damaged or of another run. */
-  'ERR_CHECKPOINT',
-  /** An option is unknown, out of range or in conflict with another; `details.field` names it. */
-  'ERR_CONFIG',
-  /** The text cannot be used, because it is empty or shorter than a sequence. */
-  'ERR_DATA',
-  /**
-   * An operation of the device that trains failed; `details` has device, operation and reason.
-   */
-  'ERR_DEVICE',
-  /** The model was used after `dispose()`. */
-  'ERR_DISPOSED',
-  /**
-   * The bytes of a file do not conform to its format; `details` has file, offset and reason.
-   */
-  'ERR_FORMAT',
-  /** A bug in halfstep: please report it. */
-  'ERR_INTERNAL',
-  /** A file could not be read or written. */
-  'ERR_IO',
-  /** A size exceeds its limit, or there is not enough memory. */
-  'ERR_MEMORY',
-  /** A tensor that the architecture needs is not in the file. */
-  'ERR_MISSING_TENSOR',
-  /** Neither the native addon nor WebAssembly could be loaded. */
-  'ERR_NO_BUILD',
-  /** A loss, gradient or activation is NaN or infinite; nothing was updated. */
-  'ERR_NON_FINITE',
-  /** The written file differs from the trained model; it was removed. */
-  'ERR_PARITY',
-  /** The shape of a tensor is not the one that the config gives. */
-  'ERR_SHAPE',
-  /**
-   * The target cannot hold the grid of the recipe; `details.targets` names those that can.
-   */
-  'ERR_TARGET',
-  /** A chat template failed. */
-  'ERR_TEMPLATE',
-  /** A chat template used more steps or memory than it may. */
-  'ERR_TEMPLATE_FUEL',
-  /** The tokenizer is damaged or absent. */
-  'ERR_TOKENIZER',
-  /** A value that the block format cannot hold. */
-  'ERR_UNENCODABLE',
-  /** The file is valid but needs something that halfstep does not support: `details.name`. */
-  'ERR_UNSUPPORTED',
-] as const
+export { ERROR_CODES } from './generated/errors.js'
 
 /** A stable code, for `switch`. */
 export type ErrorCode = (typeof ERROR_CODES)[number]

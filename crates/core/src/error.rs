@@ -6,7 +6,7 @@ use std::path::Path;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Each variant has a stable [`Error::code`] and carries fields; [`Error::details`] gives them as
-/// data for the bindings.
+/// data for the bindings. As in [`halfstep_formats::Error`], its comment ends with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file, its tokenizer or its chat template cannot be read or written.
@@ -15,7 +15,10 @@ pub enum Error {
     /// The model cannot be run as asked.
     #[error(transparent)]
     Runtime(#[from] halfstep_runtime::Error),
-    /// An option that is unknown, out of range or in conflict with another.
+    /// An option is unknown, out of range or in conflict with another.
+    ///
+    /// What to do: the message names the option as you wrote it and what it may be; `halfstep
+    /// explain <option>` says the rest.
     #[error("{field}: {reason}")]
     Config {
         /// Name or path of the option as the user writes it (`weights`, `train.learningRate`).
@@ -24,6 +27,9 @@ pub enum Error {
         reason: String,
     },
     /// The target cannot hold the grid that the recipe needs.
+    ///
+    /// What to do: take one of the targets that the message lists, or leave out the option that
+    /// asks for the grid.
     #[error("{target} cannot hold {grid}: {reason}. Targets that can: {targets}")]
     Target {
         /// Name of the target.
@@ -35,7 +41,11 @@ pub enum Error {
         /// Names of the targets that can hold it.
         targets: String,
     },
-    /// The data cannot be used (empty, shorter than a sequence).
+    /// The text cannot be used: it is empty, shorter than a sequence, or in another form than its
+    /// name says.
+    ///
+    /// What to do: give more text or a shorter `sequenceLength`; documents in JSON have a field
+    /// `text` or `messages`.
     #[error("{data}: {reason}")]
     Data {
         /// Which data: a path, or words.
@@ -43,7 +53,10 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A loss or gradient that is NaN or infinite, found before the update.
+    /// A loss, gradient or activation is NaN or infinite; nothing was updated.
+    ///
+    /// What to do: lower the learning rate, and go on from the last checkpoint (`resume`). If it
+    /// happens at step 0 or without training, a weight of the model is at fault.
     #[error("step {step}: {tensor} is not finite; nothing was updated")]
     NonFinite {
         /// Number of the step, from 0.
@@ -51,7 +64,9 @@ pub enum Error {
         /// What is not finite: the loss, or the gradient of a parameter.
         tensor: String,
     },
-    /// The exported file differs from the trained model; no file is kept.
+    /// The written file differs from the trained model; it was removed.
+    ///
+    /// What to do: write again, to another disk; if it differs again, please report it.
     #[error("{path}: the file differs from the trained model at {place}")]
     Parity {
         /// Path of the file; `the packed model` or `the packed block` before there is one.
@@ -59,7 +74,10 @@ pub enum Error {
         /// Where the two differ: a tensor, a row, or the logits.
         place: String,
     },
-    /// A checkpoint that is absent, damaged or of another run.
+    /// A checkpoint is absent, damaged or of another run.
+    ///
+    /// What to do: resume with the model, data, recipe and options that the run began with, or
+    /// begin anew in another run folder.
     #[error("{path}: {reason}")]
     Checkpoint {
         /// Path of the checkpoint or of its folder.
@@ -67,7 +85,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// An operation of a device failed (memory, a lost device).
+    /// An operation of the device that trains failed (memory, a lost device).
+    ///
+    /// What to do: take a smaller batch if it was memory; the run goes on from its last checkpoint.
     #[error("{device}: {operation} failed: {reason}")]
     Device {
         /// Name of the device.
@@ -77,13 +97,18 @@ pub enum Error {
         /// What the device says.
         reason: String,
     },
-    /// The caller ended the run.
+    /// Stopped by an `AbortSignal`, `cancel()` or Ctrl-C; `details.resume` names the folder to
+    /// resume from, if state was saved.
+    ///
+    /// What to do: nothing, or the same call with `resume`.
     #[error("cancelled{}", resume_hint(.resume))]
     Cancelled {
         /// Folder that the run can be resumed from, if there is one.
         resume: Option<String>,
     },
-    /// A fault of ours: please report it.
+    /// A bug in halfstep.
+    ///
+    /// What to do: please report it, with the message and what was called.
     #[error("internal error: {reason}")]
     Internal {
         /// What should not have happened.
@@ -99,6 +124,13 @@ impl Error {
     /// Returns a [`Self::Config`].
     pub fn config(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Error::Config { field: field.into(), reason: reason.into() }
+    }
+
+    /// Text, and no tokenizer in the model to read it with.
+    pub(crate) fn no_tokenizer(model: &str) -> Self {
+        let reason = "the model has no tokenizer: put tokenizer.json (or tokenizer.model) of the \
+                      same model in its folder";
+        Error::Data { data: model.into(), reason: reason.into() }
     }
 
     /// Whether the run was cancelled by the caller.

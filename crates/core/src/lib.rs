@@ -16,6 +16,8 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod event;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod host;
 pub mod layer;
 pub mod nearest;

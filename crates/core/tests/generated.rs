@@ -1,7 +1,10 @@
 //! Writes what JavaScript and readers need to know of the Rust types: TypeScript types, the
-//! built-in recipes and the texts of all options into `ts/src/generated`, and docs/recipes.md.
+//! built-in recipes, the texts of all options and the codes of errors into `ts/src/generated`,
+//! docs/recipes.md and docs/errors.md.
 //! Fails when the files were different: a changed Rust type is committed together with them.
 
+#[path = "generated/codes.rs"]
+mod codes;
 #[path = "generated/documented.rs"]
 mod documented;
 #[path = "generated/pages.rs"]
@@ -29,6 +32,7 @@ fn is_current(path: &str, text: &str) -> bool {
 fn generated_files_are_those_of_the_rust_types() {
     let all = Declarations::all();
     let recipes = recipes(&all);
+    let codes = codes::codes();
     let options = [
         ("RUN", option_fields::<RunConfig>(&all, &json!(RunConfig::default()))),
         ("EVALUATE", option_fields::<EvaluateConfig>(&all, &json!(EvaluateConfig::default()))),
@@ -40,6 +44,8 @@ fn generated_files_are_those_of_the_rust_types() {
         ("ts/src/generated/recipes.ts", pages::functions(&recipes)),
         ("ts/src/generated/options.ts", pages::options(&recipes, &options)),
         ("docs/recipes.md", pages::guide(&recipes)),
+        ("ts/src/generated/errors.ts", codes::list(&codes)),
+        ("docs/errors.md", codes::page(&codes)),
     ];
     let stale: Vec<&str> = files
         .iter()
@@ -109,4 +115,19 @@ fn every_recipe_says_what_it_is_costs_and_why_its_defaults() {
             assert!(recipe.doc.contains(word), "{}: no paragraph {word:?}", recipe.kind);
         }
     }
+}
+
+#[test]
+fn every_code_says_what_it_means_and_what_to_do() {
+    let all = codes::codes();
+    assert!(all.len() > 15, "{}", all.len());
+    for code in &all {
+        for text in [&code.meaning, &code.remedy] {
+            assert!(text.ends_with('.') && text.len() > 15, "{}: {text}", code.name);
+        }
+        assert!(!code.raised.is_empty(), "{} is raised nowhere", code.name);
+    }
+    let unknown: Vec<String> =
+        codes::given().into_iter().filter(|name| all.iter().all(|c| c.name != *name)).collect();
+    assert_eq!(unknown, [""; 0], "no variant says what to do");
 }

@@ -9,14 +9,14 @@ use crate::model::Model;
 use crate::source::Source;
 use crate::{config, foreign, gguf, halfstep_file, hugging_face, json, safetensors, shards};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// A GGUF file, a `halfstep` file (one .safetensors with our metadata), or a Hugging Face folder
 /// (config.json, tokenizer.json, model.safetensors or a sharded index).
 pub fn load(path: &Path) -> Result<Model> {
     let name = path.display().to_string();
-    if std::fs::metadata(path).map_err(|source| Error::Io { path: name.clone(), source })?.is_dir()
-    {
+    if is_folder(path)? {
         return hugging_face::load(Folder::Disk(path));
     }
     let mut source = open(path)?;
@@ -27,6 +27,37 @@ pub fn load(path: &Path) -> Result<Model> {
         Kind::Gguf => gguf::read_files(gguf::Files::on_disk(source, path, OtherTypes::Refuse)?),
         Kind::Safetensors => load_safetensors(source),
     }
+}
+
+/// Whether `path` is a folder. What is not there may be a name on Hugging Face, which other tools
+/// download by themselves.
+fn is_folder(path: &Path) -> Result<bool> {
+    let name = path.display().to_string();
+    let file = std::fs::metadata(path).map_err(|source| {
+        let source = match hub_name(&name) {
+            Some(model) if source.kind() == ErrorKind::NotFound => std::io::Error::new(
+                source.kind(),
+                format!(
+                    "{source}. A path is needed here, and nothing is downloaded; a model of this \
+                     name on Hugging Face comes by `hf download {name} --local-dir {model}`"
+                ),
+            ),
+            _ => source,
+        };
+        Error::Io { path: name.clone(), source }
+    })?;
+    Ok(file.is_dir())
+}
+
+/// The second part of `owner/model`, if a path has the form of such a name.
+fn hub_name(path: &str) -> Option<&str> {
+    let is_part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    let (owner, model) = path.split_once('/')?;
+    let is_file = [".gguf", ".safetensors", ".json"].iter().any(|end| model.ends_with(end));
+    (is_part(owner) && is_part(model) && !is_file).then_some(model)
 }
 
 /// Loads a model from bytes in memory (GGUF or `halfstep` file), for WASM. Errors name it `name`.
@@ -85,8 +116,7 @@ fn by_itself(file: String, name: &str) -> Error {
 /// no model. What keeps a sound one from being run is in the description.
 pub fn describe(path: &Path) -> Result<Description> {
     let name = path.display().to_string();
-    if std::fs::metadata(path).map_err(|source| Error::Io { path: name.clone(), source })?.is_dir()
-    {
+    if is_folder(path)? {
         return hugging_face::describe(Folder::Disk(path));
     }
     let mut source = open(path)?;
@@ -202,4 +232,21 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn open(path: &Path) -> Result<Source<'static>> {
     regular_file_bytes(path)?;
     Source::open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_hugging_face_is_told_from_other_paths() {
+        assert_eq!(hub_name("HuggingFaceTB/SmolLM2-135M"), Some("SmolLM2-135M"));
+        let others = ["SmolLM2", "./owner/model", "a/b/c", "/model", "owner/", "models/a.gguf"];
+        for path in others {
+            assert_eq!(hub_name(path), None, "{path}");
+        }
+        let said = load(Path::new("no-such-owner/model")).err().expect("it is not there");
+        assert_eq!(said.code(), "ERR_IO");
+        assert!(said.to_string().contains("hf download no-such-owner/model --local-dir model"));
+    }
 }

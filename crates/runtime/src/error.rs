@@ -9,7 +9,7 @@ pub enum Error {
     /// A fault of the model or its files.
     #[error(transparent)]
     Format(#[from] halfstep_formats::Error),
-    /// An argument that is out of range.
+    /// An argument that is out of range; of the text, where the field is `data`.
     #[error("{field}: {reason}")]
     Argument {
         /// Name of the argument as the user wrote it.

@@ -8,7 +8,8 @@ export const EXIT = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const
 export const EXIT_HELP = `
 Exit codes: ${EXIT.ok} success; ${EXIT.failed} failure, with "error ERR_CODE: message" on stderr;
 ${EXIT.usage} unknown command or option; ${EXIT.interrupted} interrupted.
-Run halfstep <command> --help for the options of a command and an example.`
+Run halfstep <command> --help for the options of a command and an example, and
+halfstep explain ERR_CODE for what an error means and what to do.`
 
 /** What asks a process to end: Ctrl-C, a service manager, a terminal or ssh that is closed. */
 const ENDING: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP']

@@ -1,5 +1,6 @@
 import { Command } from 'commander'
-import { HalfstepError } from '../errors.js'
+import { type ErrorCode, HalfstepError } from '../errors.js'
+import { ERROR_CODES, ERROR_TEXTS } from '../generated/errors.js'
 import { FIELDS, type OptionDoc, RECIPES, type RecipeDoc } from '../generated/options.js'
 import { attempt } from './exit.js'
 import { wrapped } from './format.js'
@@ -16,17 +17,18 @@ const EXAMPLE = `
 Examples:
   halfstep explain efficientqat
   halfstep explain learning-rate
-  halfstep explain stages[].from`
+  halfstep explain stages[].from
+  halfstep explain ERR_CHECKPOINT`
 
 export function explainCommand(): Command {
   const command = new Command('explain')
     .description(
       [
         'Explains a recipe (what it does, what it costs and why it has its defaults), an option,',
-        'or a field of a whole recipe.',
+        'a field of a whole recipe, or the code of an error.',
       ].join(' '),
     )
-    .argument('<word>', 'Name of a recipe, an option or a field.')
+    .argument('<word>', 'Name of a recipe, an option, a field or a code.')
     .allowUnknownOption()
     .addHelpText('after', EXAMPLE)
   return command.action((word: string) =>
@@ -40,12 +42,14 @@ export function explainCommand(): Command {
 function explanation(word: string): string[] {
   const recipe = RECIPES.find(({ kind }) => kind === word)
   if (recipe !== undefined) return recipeLines(recipe)
+  const code = ERROR_CODES.find((name) => name === word.toUpperCase())
+  if (code !== undefined) return codeLines(code)
   const wanted = plain(word)
   const sections = [...optionSections(wanted), ...fieldSections(wanted)]
   if (sections.length > 0) return sections.flatMap((lines, i) => (i === 0 ? lines : ['', ...lines]))
   const near = NAMES.filter((name) => plain(name).includes(wanted) || wanted.includes(plain(name)))
   const hint = near.length > 0 ? `; similar names: ${near.slice(0, 8).join(', ')}` : ''
-  const reason = `there is no recipe, option or field of this name${hint}`
+  const reason = `there is no recipe, option, field or code of this name${hint}`
   throw new HalfstepError('ERR_CONFIG', `${word}: ${reason}`, { field: word, reason })
 }
 
@@ -75,6 +79,12 @@ export function recipeLines({ kind, doc }: RecipeDoc): string[] {
     `Its options: halfstep quantize --recipe ${kind} --help`,
     `The whole recipe: halfstep recipes ${kind} --json`,
   ]
+}
+
+/** What a code means, and what to do. */
+function codeLines(code: ErrorCode): string[] {
+  const { meaning, remedy } = ERROR_TEXTS[code]
+  return [code, ...wrapped(bare(meaning)), '', ...wrapped(`What to do: ${bare(remedy)}`)]
 }
 
 /** An option with the same meaning in several places, and its default in each. */

@@ -16,13 +16,15 @@ const OF_TRAINING = new Set(
 const flag = (field: string) => OTHERS[field] ?? flagOfField(field)
 
 /**
- * The message about a config field in the words of the command line: flags in place of fields. A
- * field of a whole recipe keeps its path.
+ * The message about a config field, or about a text, in the words of the command line: flags in place
+ * of fields. A field of a whole recipe keeps its path.
  */
 export function inFlags(
   message: string,
-  { field, reason }: Readonly<Record<string, unknown>>,
+  { field, data, reason }: Readonly<Record<string, unknown>>,
 ): string {
+  if (typeof data === 'string' && message === `${data}: ${reason}`)
+    return `${data}: ${inFlagNames(`${reason}`)}`
   if (typeof field !== 'string' || typeof reason !== 'string' || message !== `${field}: ${reason}`)
     return message
   if (field.includes('[')) return message

@@ -2,7 +2,7 @@
 //! step) alone, so nothing of it needs saving.
 
 pub(crate) mod chat;
-mod documents;
+pub(crate) mod documents;
 mod half_windows;
 mod reading;
 pub mod self_generated;
@@ -273,10 +273,7 @@ impl Text {
         let Some(source) = &self.source else {
             return Ok(Ids { ids: vec![], targets: None, record });
         };
-        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
-            data: model.name.clone(),
-            reason: "the model has no tokenizer".into(),
-        })?;
+        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::no_tokenizer(&model.name))?;
         let conversations = match source {
             Documents::Text(text) => {
                 let (ids, spelt) = reading::plain_ids(tokenizer, text, self.reading.special)?;

@@ -347,10 +347,7 @@ struct Texts {
 
 impl Texts {
     fn new(model: &Model, settings: Settings) -> Result<Self> {
-        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
-            data: model.name.clone(),
-            reason: "the model has no tokenizer".into(),
-        })?;
+        let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::no_tokenizer(&model.name))?;
         let v = &tokenizer.vocabulary;
         let is_role = |id: u32| [v.bos, v.eos, v.unknown, v.padding].contains(&Some(id));
         let ids = v.kinds.iter().zip(0u32..).take(model.architecture.vocab_size);

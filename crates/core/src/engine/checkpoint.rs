@@ -77,7 +77,7 @@ impl Manifest {
     }
 
     /// The manifest that stands in `text`, to the byte as it was written.
-    fn parse(text: &[u8]) -> std::result::Result<Self, String> {
+    pub(crate) fn parse(text: &[u8]) -> std::result::Result<Self, String> {
         #[derive(Deserialize)]
         struct Format {
             format: u32,

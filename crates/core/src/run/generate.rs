@@ -149,10 +149,7 @@ pub fn generate_all(
 }
 
 fn tokenizer(model: &Model) -> Result<&Tokenizer> {
-    model.tokenizer.as_ref().ok_or_else(|| Error::Data {
-        data: model.name.clone(),
-        reason: "the model has no tokenizer".into(),
-    })
+    model.tokenizer.as_ref().ok_or_else(|| Error::no_tokenizer(&model.name))
 }
 
 fn prompt_tokens(

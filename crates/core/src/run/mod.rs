@@ -48,10 +48,7 @@ use std::path::Path;
 /// Token ids of `text`. `special`: special tokens in it are recognised, and begin and end tokens
 /// added if the model uses them.
 pub fn tokenize(model: &Model, text: &str, special: bool) -> Result<Vec<u32>> {
-    let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::Data {
-        data: model.name.clone(),
-        reason: "the model has no tokenizer".into(),
-    })?;
+    let tokenizer = model.tokenizer.as_ref().ok_or_else(|| Error::no_tokenizer(&model.name))?;
     Ok(tokenizer.encode(text, special)?)
 }
 

@@ -14,6 +14,7 @@ use half::{bf16, f16};
 use halfstep_formats::architecture::TensorSpec;
 use halfstep_formats::load::read_file;
 use halfstep_formats::{Architecture, Model, Tensor, TensorData, config};
+use halfstep_kernels::recycle::give_all_back;
 use halfstep_kernels::rng::Rng;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -159,6 +160,8 @@ impl Outline<'_> {
                 }
                 event => events(event),
             };
+            // What the last model left behind is none of the growth.
+            give_all_back();
             let model = self.model(size);
             let text = text(recipe, small[1]);
             plans.push(plan_on_text(&model, recipe, run, Some(&text), &mut tell, cancel)?);

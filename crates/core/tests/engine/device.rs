@@ -1,10 +1,10 @@
 //! The seam for other devices (docs/decisions/0019-device.md): a device whose buffers nobody but
 //! itself can open trains to the same bits as the CPU, every operation of the list is needed, and
-//! one that fails ends the step and changes nothing. Whole stages are in `device/stages.rs`.
+//! one that fails ends the step and changes nothing, nor does a number that is not finite. Whole stages are in `device/stages.rs`.
 
 use crate::every_field::delta_rule;
 use crate::random_model::random_model;
-use crate::strict_device::Strict;
+use crate::strict_device::{Planted, Strict};
 use halfstep::Error;
 use halfstep::device::{Cpu, Device};
 use halfstep::engine::student::{LayerPass, Student, StudentConfig};
@@ -30,6 +30,7 @@ use halfstep_formats::architecture::{
     Architecture, Decay, Dense, Experts, FeedForward, HeadOrder, Layer, QkNorm, Routing, Score,
     Sizes,
 };
+use halfstep_formats::safetensors::Dtype;
 use halfstep_formats::{Model, Quantization};
 use halfstep_kernels::ops::gemm::Precision;
 use halfstep_kernels::quant::lsq::EdgeRule;
@@ -372,4 +373,89 @@ fn an_operation_that_fails_ends_the_step_with_its_error_and_nothing_was_updated(
     let got = step(&mut tried).expect("a step after the failures");
     assert_eq!(got.loss.to_bits(), want.loss.to_bits());
     assert_eq!(state_hash(&tried), state_hash(&healthy));
+}
+
+/// Whether all numbers of parameters and optimizer state are finite.
+fn is_finite(trainer: &Trainer<Strict>) -> bool {
+    let entries = state::entries(trainer).expect("the state is read");
+    entries.iter().filter(|entry| entry.dtype == Dtype::F32).all(|entry| {
+        let numbers = entry.data.as_chunks::<4>().0.iter();
+        numbers.map(|bytes| f32::from_le_bytes(*bytes)).all(f32::is_finite)
+    })
+}
+
+/// Whatever operation gives a NaN or an infinity, in the first or the last of its calls: the step
+/// ends before anything is updated; or the number is read by nothing; or it is an infinity where a
+/// sigmoid, a softmax or the edge of a grid makes a finite number of it.
+#[test]
+fn a_number_that_is_not_finite_ends_the_step_before_the_update() {
+    let strict = Strict::new(1);
+    let (mut caught, mut unread, mut saturated) = (0, 0, 0);
+    for case in &cases() {
+        let new = || trainer(&strict, case, None);
+        let step =
+            |trainer: &mut Trainer<Strict>| trainer.step(&batch(0), TOKENS, &Host::default());
+        let (mut healthy, before) = (new(), strict.calls());
+        let want = step(&mut healthy).expect("a step");
+        let want = (want.loss.to_bits(), state_hash(&healthy));
+        let calls = strict.calls().into_iter();
+        let calls = calls.map(|(name, n)| (name, n - before.get(name).unwrap_or(&0)));
+        // What keeps the signs of scales reads only those of what these give last.
+        let signs = ["store_scales", "store_zero_points"];
+        let calls = calls.map(|(name, n)| (name, if signs.contains(&name) { n.min(1) } else { n }));
+        let called: Vec<_> = calls.filter(|(_, n)| *n > 0).collect();
+        let mut tried = new();
+        let state = state_hash(&tried);
+        let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        let places = called.iter().flat_map(|&(operation, n)| {
+            let calls = if n == 1 { vec![0] } else { vec![0, n - 1] };
+            calls.into_iter().flat_map(move |after| values.map(|value| (operation, after, value)))
+        });
+        for (operation, after, value) in places {
+            let place = format!("{}: {value} in call {after} of {operation}", case.name);
+            strict.plant(Some(Planted { operation: operation.into(), after, value }));
+            let result = step(&mut tried);
+            // An operation that gives no such numbers, or changes those of the state itself.
+            let planted = !strict.is_planted();
+            strict.plant(None);
+            match result {
+                Err(error) => {
+                    assert!(matches!(error, Error::NonFinite { .. }), "{place}: {error}");
+                    assert_eq!(state_hash(&tried), state, "{place}: something was updated");
+                    caught += 1;
+                    continue;
+                }
+                Ok(report) if (report.loss.to_bits(), state_hash(&tried)) == want => {
+                    unread += usize::from(planted);
+                }
+                Ok(report) => {
+                    assert!(!value.is_nan(), "{place}: the step went on");
+                    assert!(report.loss.is_finite() && is_finite(&tried), "{place}: it spread");
+                    saturated += 1;
+                }
+            }
+            tried = new();
+        }
+    }
+    println!(
+        "{caught} planted numbers were caught before the update, {saturated} infinities became \
+         finite, {unread} numbers are read by nothing"
+    );
+    assert!(caught > 1000 && 20 * saturated < caught, "{caught} {saturated} {unread}");
+}
+
+/// None of many steps in order is refused. `HALFSTEP_STEPS`: how many.
+#[test]
+fn no_step_in_order_is_refused() {
+    let steps = std::env::var("HALFSTEP_STEPS").map_or(500, |n| n.parse().expect("a number"));
+    let (cpu, case, calibration) = (Cpu::new(&Pool::new(1)), &cases()[0], batch(9));
+    let (trains, config) = (case.trains, &case.config);
+    let trained =
+        Trainer::new(&model(), None, &case.recipe, trains, config, steps, &calibration, cpu);
+    let mut trainer = trained.expect("a trainer");
+    for number in 0..steps {
+        let report = trainer.step(&batch(number), TOKENS, &Host::default());
+        report.unwrap_or_else(|e| panic!("step {number}: {e}"));
+    }
+    println!("{steps} steps, none refused");
 }

@@ -1,5 +1,5 @@
 //! A second device: the CPU's arithmetic over buffers that nobody else can open. It counts its
-//! calls by operation, and fails in the one it is told to.
+//! calls by operation, fails in the one it is told to, and changes a number that one gives.
 
 use halfstep::device::{
     Cpu, DeltaGradients, DeltaRule, Device, DeviceBuffer, DeviceWeight, Grid, GridGradients, Norm,
@@ -54,12 +54,22 @@ pub struct Strict {
     calls: Arc<Mutex<BTreeMap<&'static str, usize>>>,
     /// The operation that fails from now on.
     failing: Arc<Mutex<Option<String>>>,
+    planted: Arc<Mutex<Option<Planted>>>,
+}
+
+/// A number that takes the place of one that a call gives, in the middle.
+#[derive(Clone, Debug)]
+pub struct Planted {
+    pub operation: String,
+    /// Calls of the operation before that one.
+    pub after: usize,
+    pub value: f32,
 }
 
 impl Strict {
     pub fn new(threads: usize) -> Self {
         let inner = Cpu::new(&Pool::new(threads));
-        Self { inner, calls: Arc::default(), failing: Arc::default() }
+        Self { inner, calls: Arc::default(), failing: Arc::default(), planted: Arc::default() }
     }
 
     /// Number of calls by operation.
@@ -71,12 +81,48 @@ impl Strict {
         *self.failing.lock().expect("no panic while failing") = operation.map(str::to_owned);
     }
 
+    pub fn plant(&self, planted: Option<Planted>) {
+        *self.planted.lock().expect("no panic while planting") = planted;
+    }
+
+    /// Whether what was planted last has not been given yet.
+    pub fn is_planted(&self) -> bool {
+        self.planted.lock().expect("no panic while planting").is_some()
+    }
+
+    /// What an operation gives.
+    fn opaque(&self, mut x: Vec<f32>) -> Opaque {
+        self.give(&mut x);
+        Opaque(x)
+    }
+
+    /// Changes a number if it is time.
+    fn give(&self, x: &mut [f32]) {
+        let mut planted = self.planted.lock().expect("no panic while planting");
+        if planted.as_ref().is_some_and(|of| of.operation.is_empty()) && !x.is_empty() {
+            let value = planted.take().map_or(0.0, |of| of.value);
+            x[x.len() / 2] = value;
+        }
+    }
+
+    /// Counts the calls until what is planted is given: its operation is empty then, until the
+    /// next call.
+    fn count_down(&self, operation: &str) {
+        match &mut *self.planted.lock().expect("no panic while planting") {
+            Some(of) if of.operation.is_empty() => of.operation = "an earlier one".into(),
+            Some(of) if of.operation == operation && of.after == 0 => of.operation.clear(),
+            Some(of) if of.operation == operation => of.after -= 1,
+            _ => {}
+        }
+    }
+
     fn note(&self, operation: &'static str) {
         *self.calls.lock().expect("no panic while counting").entry(operation).or_default() += 1;
     }
 
     fn call(&self, operation: &'static str) -> Result<()> {
         self.note(operation);
+        self.count_down(operation);
         match &*self.failing.lock().expect("no panic while failing") {
             Some(failing) if failing == operation => {
                 let (device, reason) = ("strict".into(), "it was told to".into());
@@ -130,7 +176,7 @@ impl Device for Strict {
 
     fn upload(&self, values: Vec<f32>) -> Result<Opaque> {
         self.call("upload")?;
-        self.inner.upload(values).map(Opaque)
+        self.inner.upload(values).map(|x| self.opaque(x))
     }
 
     fn read<'a>(&self, x: &'a Opaque) -> Result<Cow<'a, [f32]>> {
@@ -140,22 +186,22 @@ impl Device for Strict {
 
     fn zeros(&self, len: usize) -> Result<Opaque> {
         self.call("zeros")?;
-        self.inner.zeros(len).map(Opaque)
+        self.inner.zeros(len).map(|x| self.opaque(x))
     }
 
     fn copy(&self, x: &Opaque) -> Result<Opaque> {
         self.call("copy")?;
-        self.inner.copy(&x.0).map(Opaque)
+        self.inner.copy(&x.0).map(|x| self.opaque(x))
     }
 
     fn slice(&self, x: &Opaque, range: Range<usize>) -> Result<Opaque> {
         self.call("slice")?;
-        self.inner.slice(&x.0, range).map(Opaque)
+        self.inner.slice(&x.0, range).map(|x| self.opaque(x))
     }
 
     fn concatenate(&self, parts: Vec<Opaque>) -> Result<Opaque> {
         self.call("concatenate")?;
-        self.inner.concatenate(parts.into_iter().map(|x| x.0).collect()).map(Opaque)
+        self.inner.concatenate(parts.into_iter().map(|x| x.0).collect()).map(|x| self.opaque(x))
     }
 
     fn weight(&self, values: Opaque, cols: usize) -> Result<OpaqueWeight> {
@@ -191,7 +237,7 @@ impl Device for Strict {
 
     fn embedding(&self, w: &OpaqueWeight, rows: &[u32]) -> Result<Opaque> {
         self.call("embedding")?;
-        self.inner.embedding(&w.0, rows).map(Opaque)
+        self.inner.embedding(&w.0, rows).map(|x| self.opaque(x))
     }
 
     fn embedding_backward(
@@ -202,12 +248,14 @@ impl Device for Strict {
         accumulate: bool,
     ) -> Result<()> {
         self.call("embedding_backward")?;
-        self.inner.embedding_backward(&dx.0, rows, &mut dw.0, accumulate)
+        self.inner.embedding_backward(&dx.0, rows, &mut dw.0, accumulate)?;
+        self.give(&mut dw.0);
+        Ok(())
     }
 
     fn linear(&self, precision: Precision, x: &Opaque, w: &OpaqueWeight) -> Result<Opaque> {
         self.call("linear")?;
-        self.inner.linear(precision, &x.0, &w.0).map(Opaque)
+        self.inner.linear(precision, &x.0, &w.0).map(|x| self.opaque(x))
     }
 
     fn linear_backward_input(
@@ -217,7 +265,7 @@ impl Device for Strict {
         w: &OpaqueWeight,
     ) -> Result<Opaque> {
         self.call("linear_backward_input")?;
-        self.inner.linear_backward_input(precision, &dy.0, &w.0).map(Opaque)
+        self.inner.linear_backward_input(precision, &dy.0, &w.0).map(|x| self.opaque(x))
     }
 
     fn linear_backward_weight(
@@ -230,7 +278,9 @@ impl Device for Strict {
         accumulate: bool,
     ) -> Result<()> {
         self.call("linear_backward_weight")?;
-        self.inner.linear_backward_weight(precision, &dy.0, &x.0, cols, &mut dw.0, accumulate)
+        self.inner.linear_backward_weight(precision, &dy.0, &x.0, cols, &mut dw.0, accumulate)?;
+        self.give(&mut dw.0);
+        Ok(())
     }
 
     fn integer_linear(
@@ -246,43 +296,47 @@ impl Device for Strict {
             .inner
             .integer_linear(&x.0, activation, scale.map(|x| &x.0), &weights)?
             .into_iter()
-            .map(Opaque)
+            .map(|x| self.opaque(x))
             .collect())
     }
 
     fn add(&self, y: &mut Opaque, x: &Opaque) -> Result<()> {
         self.call("add")?;
-        self.inner.add(&mut y.0, &x.0)
+        self.inner.add(&mut y.0, &x.0)?;
+        self.give(&mut y.0);
+        Ok(())
     }
 
     fn scale(&self, x: &mut Opaque, factor: f64) -> Result<()> {
         self.call("scale")?;
-        self.inner.scale(&mut x.0, factor)
+        self.inner.scale(&mut x.0, factor)?;
+        self.give(&mut x.0);
+        Ok(())
     }
 
     fn round_f16(&self, x: &Opaque, factor: f64) -> Result<Opaque> {
         self.call("round_f16")?;
-        self.inner.round_f16(&x.0, factor).map(Opaque)
+        self.inner.round_f16(&x.0, factor).map(|x| self.opaque(x))
     }
 
     fn add_bias(&self, x: &Opaque, b: &Opaque) -> Result<Opaque> {
         self.call("add_bias")?;
-        self.inner.add_bias(&x.0, &b.0).map(Opaque)
+        self.inner.add_bias(&x.0, &b.0).map(|x| self.opaque(x))
     }
 
     fn add_bias_backward(&self, dy: &Opaque, cols: usize) -> Result<Opaque> {
         self.call("add_bias_backward")?;
-        self.inner.add_bias_backward(&dy.0, cols).map(Opaque)
+        self.inner.add_bias_backward(&dy.0, cols).map(|x| self.opaque(x))
     }
 
     fn scale_channels(&self, x: &Opaque, h: &Opaque) -> Result<Opaque> {
         self.call("scale_channels")?;
-        self.inner.scale_channels(&x.0, &h.0).map(Opaque)
+        self.inner.scale_channels(&x.0, &h.0).map(|x| self.opaque(x))
     }
 
     fn scale_channels_backward(&self, x: &Opaque, dy: &Opaque, cols: usize) -> Result<Opaque> {
         self.call("scale_channels_backward")?;
-        self.inner.scale_channels_backward(&x.0, &dy.0, cols).map(Opaque)
+        self.inner.scale_channels_backward(&x.0, &dy.0, cols).map(|x| self.opaque(x))
     }
 
     fn block_hadamard(
@@ -293,22 +347,22 @@ impl Device for Strict {
         transposed: bool,
     ) -> Result<Opaque> {
         self.call("block_hadamard")?;
-        self.inner.block_hadamard(&x.0, signs, size, transposed).map(Opaque)
+        self.inner.block_hadamard(&x.0, signs, size, transposed).map(|x| self.opaque(x))
     }
 
     fn scale_rows(&self, x: &Opaque, w: &Opaque) -> Result<Opaque> {
         self.call("scale_rows")?;
-        self.inner.scale_rows(&x.0, &w.0).map(Opaque)
+        self.inner.scale_rows(&x.0, &w.0).map(|x| self.opaque(x))
     }
 
     fn scale_rows_backward(&self, x: &Opaque, dy: &Opaque, cols: usize) -> Result<Opaque> {
         self.call("scale_rows_backward")?;
-        self.inner.scale_rows_backward(&x.0, &dy.0, cols).map(Opaque)
+        self.inner.scale_rows_backward(&x.0, &dy.0, cols).map(|x| self.opaque(x))
     }
 
     fn norm(&self, norm: Norm, x: &Opaque, weight: &Opaque) -> Result<Opaque> {
         self.call("norm")?;
-        self.inner.norm(norm, &x.0, &weight.0).map(Opaque)
+        self.inner.norm(norm, &x.0, &weight.0).map(|x| self.opaque(x))
     }
 
     fn norm_backward(
@@ -319,7 +373,7 @@ impl Device for Strict {
         dy: &Opaque,
     ) -> Result<[Opaque; 2]> {
         self.call("norm_backward")?;
-        self.inner.norm_backward(norm, &x.0, &weight.0, &dy.0).map(|of| of.map(Opaque))
+        self.inner.norm_backward(norm, &x.0, &weight.0, &dy.0).map(|of| of.map(|x| self.opaque(x)))
     }
 
     fn rope(
@@ -331,12 +385,12 @@ impl Device for Strict {
         inverse: bool,
     ) -> Result<Opaque> {
         self.call("rope")?;
-        self.inner.rope(table, &x.0, heads, period, inverse).map(Opaque)
+        self.inner.rope(table, &x.0, heads, period, inverse).map(|x| self.opaque(x))
     }
 
     fn activation(&self, f: Activation, x: &Opaque, up: Option<&Opaque>) -> Result<Opaque> {
         self.call("activation")?;
-        self.inner.activation(f, &x.0, up.map(|up| &up.0)).map(Opaque)
+        self.inner.activation(f, &x.0, up.map(|up| &up.0)).map(|x| self.opaque(x))
     }
 
     fn activation_backward(
@@ -348,7 +402,7 @@ impl Device for Strict {
     ) -> Result<(Opaque, Option<Opaque>)> {
         self.call("activation_backward")?;
         let (dx, dup) = self.inner.activation_backward(f, &x.0, up.map(|up| &up.0), &dy.0)?;
-        Ok((Opaque(dx), dup.map(Opaque)))
+        Ok((self.opaque(dx), dup.map(|x| self.opaque(x))))
     }
 
     fn attention(
@@ -361,7 +415,7 @@ impl Device for Strict {
     ) -> Result<[Opaque; 2]> {
         self.call("attention")?;
         let sinks = sinks.map(|sinks| &sinks.0);
-        self.inner.attention(shape, &q.0, &k.0, &v.0, sinks).map(|of| of.map(Opaque))
+        self.inner.attention(shape, &q.0, &k.0, &v.0, sinks).map(|of| of.map(|x| self.opaque(x)))
     }
 
     fn attention_backward(
@@ -380,7 +434,7 @@ impl Device for Strict {
         let inner = &self.inner;
         let (gradients, dsinks) =
             inner.attention_backward(shape, &q.0, &k.0, &v.0, sinks, &y.0, sums, &dy.0)?;
-        Ok((gradients.map(Opaque), dsinks.map(Opaque)))
+        Ok((gradients.map(|x| self.opaque(x)), dsinks.map(|x| self.opaque(x))))
     }
 
     fn convolution(
@@ -391,7 +445,7 @@ impl Device for Strict {
         tokens: usize,
     ) -> Result<Opaque> {
         self.call("convolution")?;
-        self.inner.convolution(&x.0, &kernel.0, channels, tokens).map(Opaque)
+        self.inner.convolution(&x.0, &kernel.0, channels, tokens).map(|x| self.opaque(x))
     }
 
     fn convolution_backward(
@@ -405,12 +459,12 @@ impl Device for Strict {
         self.call("convolution_backward")?;
         let (inner, kernel) = (&self.inner, &kernel.0);
         let of = inner.convolution_backward(&x.0, kernel, channels, tokens, &dy.0)?;
-        Ok(of.map(Opaque))
+        Ok(of.map(|x| self.opaque(x)))
     }
 
     fn delta_rule(&self, rule: DeltaRule<Opaque>) -> Result<Opaque> {
         self.call("delta_rule")?;
-        self.inner.delta_rule(opened(rule)).map(Opaque)
+        self.inner.delta_rule(opened(rule)).map(|x| self.opaque(x))
     }
 
     fn delta_rule_backward(
@@ -421,28 +475,29 @@ impl Device for Strict {
         self.call("delta_rule_backward")?;
         let DeltaGradients { qkv, decay, write, bias, rates } =
             self.inner.delta_rule_backward(opened(rule), &dy.0)?;
-        let [qkv, decay, write, bias, rates] = [qkv, decay, write, bias, rates].map(Opaque);
+        let [qkv, decay, write, bias, rates] =
+            [qkv, decay, write, bias, rates].map(|x| self.opaque(x));
         Ok(DeltaGradients { qkv, decay, write, bias, rates })
     }
 
     fn columns(&self, x: &Opaque, width: usize, range: Range<usize>) -> Result<Opaque> {
         self.call("columns")?;
-        self.inner.columns(&x.0, width, range).map(Opaque)
+        self.inner.columns(&x.0, width, range).map(|x| self.opaque(x))
     }
 
     fn columns_backward(&self, dy: &Opaque, width: usize, range: Range<usize>) -> Result<Opaque> {
         self.call("columns_backward")?;
-        self.inner.columns_backward(&dy.0, width, range).map(Opaque)
+        self.inner.columns_backward(&dy.0, width, range).map(|x| self.opaque(x))
     }
 
     fn quantize_activation(&self, spec: ActivationSpec, x: &Opaque, cols: usize) -> Result<Opaque> {
         self.call("quantize_activation")?;
-        self.inner.quantize_activation(spec, &x.0, cols).map(Opaque)
+        self.inner.quantize_activation(spec, &x.0, cols).map(|x| self.opaque(x))
     }
 
     fn fake_quant(&self, w: &Opaque, grid: Grid<Opaque>) -> Result<Opaque> {
         self.call("fake_quant")?;
-        self.inner.fake_quant(&w.0, inside(grid)).map(Opaque)
+        self.inner.fake_quant(&w.0, inside(grid)).map(|x| self.opaque(x))
     }
 
     fn fake_quant_backward(
@@ -457,9 +512,9 @@ impl Device for Strict {
         let GridGradients { values, scales, zero_points } =
             self.inner.fake_quant_backward(&w.0, inside(grid), edge, &dy.0, values)?;
         Ok(GridGradients {
-            values: values.map(Opaque),
-            scales: Opaque(scales),
-            zero_points: zero_points.map(Opaque),
+            values: values.map(|x| self.opaque(x)),
+            scales: self.opaque(scales),
+            zero_points: zero_points.map(|x| self.opaque(x)),
         })
     }
 
@@ -476,7 +531,9 @@ impl Device for Strict {
         spec: QuantSpec,
     ) -> Result<(Opaque, Option<Opaque>)> {
         self.call("absmax")?;
-        self.inner.absmax(&w.0, rows, cols, spec).map(|(s, z)| (Opaque(s), z.map(Opaque)))
+        self.inner
+            .absmax(&w.0, rows, cols, spec)
+            .map(|(s, z)| (self.opaque(s), z.map(|x| self.opaque(x))))
     }
 
     fn store_scales(
@@ -486,12 +543,12 @@ impl Device for Strict {
         bounds: Option<[f64; 2]>,
     ) -> Result<Opaque> {
         self.call("store_scales")?;
-        self.inner.store_scales(&scales.0, codec, bounds).map(Opaque)
+        self.inner.store_scales(&scales.0, codec, bounds).map(|x| self.opaque(x))
     }
 
     fn store_zero_points(&self, zero_points: &Opaque, spec: QuantSpec) -> Result<Opaque> {
         self.call("store_zero_points")?;
-        self.inner.store_zero_points(&zero_points.0, spec).map(Opaque)
+        self.inner.store_zero_points(&zero_points.0, spec).map(|x| self.opaque(x))
     }
 
     fn keep_scale_signs(&self, scales: &mut Opaque, before: &Opaque, least: f32) -> Result<()> {
@@ -508,7 +565,11 @@ impl Device for Strict {
         normalizer: f64,
     ) -> Result<f64> {
         self.call("kl_divergence")?;
-        self.inner.kl_divergence(&teacher.0, &mut student.0, vocab, temperature, normalizer)
+        let inner = &self.inner;
+        let loss =
+            inner.kl_divergence(&teacher.0, &mut student.0, vocab, temperature, normalizer)?;
+        self.give(&mut student.0);
+        Ok(loss)
     }
 
     fn cross_entropy(
@@ -521,7 +582,7 @@ impl Device for Strict {
         self.call("cross_entropy")?;
         self.inner
             .cross_entropy(&logits.0, targets, vocab, normalizer)
-            .map(|(loss, x)| (loss, Opaque(x)))
+            .map(|(loss, x)| (loss, self.opaque(x)))
     }
 
     fn squared_difference(
@@ -532,7 +593,9 @@ impl Device for Strict {
         dy: &mut Opaque,
     ) -> Result<f64> {
         self.call("squared_difference")?;
-        self.inner.squared_difference(&y.0, &target.0, elements, &mut dy.0)
+        let difference = self.inner.squared_difference(&y.0, &target.0, elements, &mut dy.0)?;
+        self.give(&mut dy.0);
+        Ok(difference)
     }
 
     fn sum_of_squares(&self, x: &Opaque) -> Result<f64> {

@@ -5,7 +5,7 @@ use halfstep::config::renamed;
 use serde_json::{Value, json};
 
 /// Columns of a page's lines.
-const COLUMNS: usize = 100;
+pub const COLUMNS: usize = 100;
 
 /// `llmQat` of `llm-qat`.
 fn function_name(kind: &str) -> String {

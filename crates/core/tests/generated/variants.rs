@@ -32,7 +32,7 @@ pub fn same(rust: &str, json: &str) -> bool {
 }
 
 /// Names with their comments, up to the brace that ends the list; `before` words precede a name.
-fn commented(body: &str, before: usize) -> Vec<(String, String)> {
+pub fn commented(body: &str, before: usize) -> Vec<(String, String)> {
     let (mut found, mut comment, mut depth) = (vec![], vec![], 0);
     for line in body.lines().map(str::trim) {
         if let Some(text) = line.strip_prefix("///").filter(|_| depth == 0) {
