@@ -12,7 +12,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { join, relative } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { bin, must, root } from './shell.mjs'
 import { wasmModule } from './wasm-module.mjs'
 
@@ -86,25 +86,35 @@ function platform() {
  */
 export async function addon() {
   const output = `ts/native/halfstep.${platform()}.node`
-  await upToDate(
-    'addon',
-    [...CARGO, ...CRATES, 'crates/bench', 'crates/node'],
-    [output],
-    async () => {
-      await must('cargo', ['build', '--release', '--lib'])
-      const [prefix, suffix] = LIBRARY[process.platform] ?? LIBRARY.linux
-      const built = join(
-        process.env.CARGO_TARGET_DIR ?? join(root, 'target'),
-        'release',
-        `${prefix}halfstep_node${suffix}`,
-      )
-      mkdirSync(join(root, 'ts/native'), { recursive: true })
-      // Renamed over the old one, which a running process may have mapped.
-      const fresh = join(root, `${output}.tmp`)
-      copyFileSync(built, fresh)
-      renameSync(fresh, join(root, output))
-    },
+  await upToDate('addon', ADDON, [output], () => buildAddon(output))
+}
+
+/**
+ * The addon with the feature `panics`, for the test of what they lead to. Only the crate of the
+ * addon is compiled again. Returns its path.
+ */
+export async function panicAddon() {
+  const output = '.cache/panics/halfstep.node'
+  const feature = ['--features', 'halfstep-node/panics']
+  await upToDate('panics', ADDON, [output], () => buildAddon(output, feature))
+  return join(root, output)
+}
+
+const ADDON = [...CARGO, ...CRATES, 'crates/bench', 'crates/node']
+
+async function buildAddon(output, features = []) {
+  await must('cargo', ['build', '--release', '--lib', ...features])
+  const [prefix, suffix] = LIBRARY[process.platform] ?? LIBRARY.linux
+  const built = join(
+    process.env.CARGO_TARGET_DIR ?? join(root, 'target'),
+    'release',
+    `${prefix}halfstep_node${suffix}`,
   )
+  mkdirSync(dirname(join(root, output)), { recursive: true })
+  // Renamed over the old one, which a running process may have mapped.
+  const fresh = join(root, `${output}.tmp`)
+  copyFileSync(built, fresh)
+  renameSync(fresh, join(root, output))
 }
 
 /** The WebAssembly module. */

@@ -8,7 +8,7 @@ import { buildTests, runTests, totals } from './cargo-test.mjs'
 import { chromium } from './chromium.mjs'
 import { docsRust, docsTypeScript } from './docs.mjs'
 import { lintRust, lintTypeScript } from './lint.mjs'
-import { addon, dist, packages, wasm } from './prepare.mjs'
+import { addon, dist, packages, panicAddon, wasm } from './prepare.mjs'
 import { bin, root, run } from './shell.mjs'
 
 /**
@@ -29,8 +29,10 @@ function ended(part) {
 await packages()
 chromium()
 ended('packages')
+// One after the other: both are target/release/libhalfstep_node for a moment.
+await panicAddon()
 await addon()
-ended('addon')
+ended('addons')
 // The WASM module has a target folder of its own. What makes it, and what is made of it, keeps one
 // core busy for long; the other is left to the rest.
 let programs

@@ -88,28 +88,6 @@ for await (const event of run) if (event.kind === 'step') process.exit(7)`,
   expect(ended).toMatchObject({ code: 7, signal: null })
 })
 
-it('survives worker threads that are terminated while they train', async () => {
-  const body = `import { Worker } from 'node:worker_threads'
-    const code = \`import('halfstep').then(async ({ Model, quantize, recipes }) => {
-      const long = recipes.silq({ train: { tokens: 1e8, sequenceLength: 32 } })
-      const run = quantize(await Model.load(process.env.MODEL), long, { data: process.env.DATA })
-      const { parentPort } = require('node:worker_threads')
-      for await (const event of run) if (event.kind === 'step') parentPort.postMessage(1)
-    })\`
-    for (let i = 0; i < 5; i++) {
-      const worker = new Worker(code, { eval: true, execArgv: [] })
-      await new Promise((done, fail) => worker.once('message', done).once('error', fail))
-      await worker.terminate()
-    }
-    console.log('alive')
-    process.exit(0)`
-  expect(await esm(body, { MODEL: path, DATA: data })).toMatchObject({
-    code: 0,
-    signal: null,
-    stdout: 'alive\n',
-  })
-})
-
 /**
  * Growth of resident memory over `cycles` loads, after `before` loads that fill the allocator's and
  * the collector's reserves.

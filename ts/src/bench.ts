@@ -1,14 +1,15 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { HalfstepError } from './errors.js'
+import { configJson } from './arguments.js'
+import { called, HalfstepError } from './errors.js'
 import { recipes } from './generated/recipes.js'
 import type { Model } from './model.js'
 import { Model as NodeModel } from './model-node.js'
 import type { BenchConfig, BenchRow, BenchSummary } from './native.js'
 import { loadAddon } from './native-node.js'
 import { quantize } from './quantize.js'
-import { configJson, Task } from './task.js'
+import { Task } from './task.js'
 
 /** The demo's own model and text. */
 const ASSETS = fileURLToPath(new URL('../../assets/', import.meta.url))
@@ -83,7 +84,9 @@ function kernelTask(
       native,
     })
   }
-  return new Task(addon.bench(configJson(config)), (value) => value as BenchSummary, signal)
+  const { bench } = addon
+  const task = called(() => bench(configJson('options', config)))
+  return new Task(task, (value) => value as BenchSummary, signal)
 }
 
 async function demoModel(signal?: AbortSignal): Promise<Model> {

@@ -1,5 +1,6 @@
+import { called } from './errors.js'
 import type { FileInspection } from './generated/types.js'
-import { checkedSource, type LoadOptions } from './model.js'
+import { checkedLoad, checkedSource, type LoadOptions } from './model.js'
 import type { Native } from './native.js'
 import { Task } from './task.js'
 
@@ -7,9 +8,12 @@ import { Task } from './task.js'
 export async function inspectIn(
   native: Native,
   source: string | URL | Uint8Array,
-  { signal, name = 'bytes' }: LoadOptions,
+  options: LoadOptions,
 ): Promise<FileInspection> {
+  const { signal, name } = checkedLoad(options)
   const from = checkedSource(source)
-  const task = typeof from === 'string' ? native.inspect(from) : native.inspectBytes(name, from)
+  const task = called(() =>
+    typeof from === 'string' ? native.inspect(from) : native.inspectBytes(name, from),
+  )
   return new Task(task, (value) => value as FileInspection, signal).result
 }

@@ -6,6 +6,8 @@ import { nodeNative } from './native-node.js'
  * there is none, WebAssembly.
  */
 export class Model extends AnyModel {
+  protected static override readonly entry: string = 'halfstep'
+
   protected static override native() {
     return nodeNative()
   }

@@ -6,6 +6,8 @@ import { wasmNative } from './native-wasm.js'
  * one thread.
  */
 export class Model extends AnyModel {
+  protected static override readonly entry: string = 'halfstep/wasm'
+
   protected static override native() {
     return wasmNative()
   }

@@ -1,4 +1,18 @@
-import { HalfstepError } from './errors.js'
+import {
+  checkedFlag,
+  checkedFunction,
+  checkedOptions,
+  checkedSignal,
+  checkedText,
+  checkedWhole,
+  configJson,
+  described,
+  fromJson,
+  refusal,
+  toJson,
+} from './arguments.js'
+import { type ModelParts, PARTS, partsOf, VERSION } from './copies.js'
+import { called, HalfstepError } from './errors.js'
 import type {
   EvaluateConfig,
   EvaluationRecord,
@@ -9,7 +23,11 @@ import type {
 } from './generated/types.js'
 import { GenerationStream } from './generation.js'
 import type { Native, NativeModel, NativeTask, Outcome } from './native.js'
-import { configJson, settle, Task } from './task.js'
+import { stopOnAbort } from './signal.js'
+import { settle, Task } from './task.js'
+
+/** Token ids are 32-bit numbers. */
+const LARGEST_TOKEN = 2 ** 32 - 1
 
 /** Options of {@link Model.load}. */
 export interface LoadOptions {
@@ -35,32 +53,82 @@ export interface EvaluateRunOptions {
 /** Options of a generation. Every field has a default, but `prompt` or `messages` is required. */
 export type GenerateOptions = Partial<GenerationConfig>
 
-/** The build and handle of a model, for the functions of this package; throws `ERR_DISPOSED`. */
-export let parts: (model: Model) => { native: Native; handle: NativeModel }
-/** The model that `task` made, of the same class and build as `like`. */
+/**
+ * The build and handle of a model, of whatever copy of this package. Throws `ERR_CONFIG`, which
+ * names the argument, for what is none, and `ERR_DISPOSED`.
+ */
+export function parts(model: Model, argument = 'model'): { native: Native; handle: NativeModel } {
+  const found = partsOf(model)
+  if (found === undefined) {
+    const hint = model instanceof Promise ? '; await it' : ''
+    throw refusal(argument, `must be a Model, got ${described(model)}${hint}`)
+  }
+  const { version, native, handle } = found
+  if (version !== VERSION) {
+    const reason = `it was loaded by halfstep ${version}, and this is halfstep ${VERSION}`
+    throw refusal(argument, reason)
+  }
+  if (handle === undefined) throw new HalfstepError('ERR_DISPOSED', 'the model was disposed')
+  return { native, handle }
+}
+
+/** The model that `task` made, of the same class and build as `like`, disposed or not. */
 export let adopt: (like: Model, task: NativeTask) => Model
 
 /** The path that a file: URL names; nothing is fetched. */
 function filePath(url: URL): string {
-  if (url.protocol !== 'file:') {
-    const reason = `must be a file: URL; download ${url.href} and pass its path or bytes`
-    throw new HalfstepError('ERR_CONFIG', `source: ${reason}`, { field: 'source', reason })
+  if (url.protocol !== 'file:')
+    throw refusal('source', `must be a file: URL; download ${url.href} and pass its path or bytes`)
+  try {
+    // A drive letter has no slash before it.
+    return decodeURIComponent(url.pathname).replace(/^\/([A-Za-z]:)/, '$1')
+  } catch {
+    throw refusal('source', `${url.href} is not the address of a file`)
   }
-  // A drive letter has no slash before it.
-  return decodeURIComponent(url.pathname).replace(/^\/([A-Za-z]:)/, '$1')
 }
 
 /** The path or the bytes of a model; throws `ERR_CONFIG` for anything else. */
 export function checkedSource(source: string | URL | Uint8Array): string | Uint8Array {
   const from = source instanceof URL ? filePath(source) : source
-  if (typeof from === 'string' || from instanceof Uint8Array) return from
-  const got = from === null ? 'null' : typeof from
-  const reason = `must be a path, a file: URL or the bytes of a file (Uint8Array), got ${got}`
-  throw new HalfstepError('ERR_CONFIG', `source: ${reason}`, { field: 'source', reason })
+  if (typeof from === 'string') return checkedText('source', from)
+  if (from instanceof Uint8Array) return from
+  const got = described(from)
+  throw refusal(
+    'source',
+    `must be a path, a file: URL or the bytes of a file (Uint8Array), got ${got}`,
+  )
+}
+
+/** Options of loading, checked. */
+export function checkedLoad(options: LoadOptions): { signal?: AbortSignal; name: string } {
+  const { signal, name } = checkedOptions('options', options, ['signal', 'name'])
+  return {
+    signal: checkedSignal(signal),
+    name: name === undefined ? 'bytes' : checkedText('name', name),
+  }
+}
+
+/** The signal of the last argument of a method, which has no other option. */
+function signalOf(run: { signal?: AbortSignal }): AbortSignal | undefined {
+  return checkedSignal(checkedOptions('run', run, ['signal']).signal)
+}
+
+/** Token ids, each of which is one. */
+function checkedTokens(tokens: ArrayLike<number>): Uint32Array {
+  if (!Array.isArray(tokens) && !(ArrayBuffer.isView(tokens) && 'length' in tokens))
+    throw refusal('tokens', `must be a list of token ids, got ${described(tokens)}`)
+  return Uint32Array.from(tokens, (token, i) =>
+    checkedWhole(`tokens[${i}]`, token, 0, LARGEST_TOKEN),
+  )
 }
 
 /** A model in memory, full precision or quantized, of any entry point of the package. */
 export class Model {
+  /**
+   * The entry point of the class: an object of another copy's class of the same entry point is an
+   * instance of it too.
+   */
+  protected static readonly entry: string = 'any'
   readonly #native: Native
   #handle: NativeModel | undefined
 
@@ -79,6 +147,25 @@ export class Model {
     )
   }
 
+  /** A model of another copy of this package is one too. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    // A class that somebody derived has only its own instances.
+    if (!Object.hasOwn(this, 'entry') || this.entry === 'any')
+      return Function.prototype[Symbol.hasInstance].call(this, value)
+    const found = partsOf(value)
+    return found?.entry === this.entry && found.version === VERSION
+  }
+
+  /**
+   * What other copies of this package may know of the model.
+   *
+   * @internal
+   */
+  [PARTS](): ModelParts {
+    const { entry } = this.constructor as typeof Model
+    return { version: VERSION, entry, native: this.#native, handle: this.#handle }
+  }
+
   /**
    * Reads a model: a GGUF file, a `halfstep` safetensors file or a Hugging Face folder by its path,
    * or one file's bytes.
@@ -87,10 +174,12 @@ export class Model {
    * offset, reason), `ERR_UNSUPPORTED` (named), `ERR_MISSING_TENSOR`, `ERR_SHAPE`, `ERR_MEMORY`.
    */
   static async load(source: string | URL | Uint8Array, options: LoadOptions = {}): Promise<Model> {
-    const { signal, name = 'bytes' } = options
-    const native = await this.native()
+    const { signal, name } = checkedLoad(options)
     const from = checkedSource(source)
-    const task = typeof from === 'string' ? native.load(from) : native.loadBytes(name, from)
+    const native = await this.native()
+    const task = called(() =>
+      typeof from === 'string' ? native.load(from) : native.loadBytes(name, from),
+    )
     const loaded = new Task(task, (_, done) => new this(native, made(done.takeModel())), signal)
       .result
     if (signal === undefined) return loaded
@@ -98,9 +187,8 @@ export class Model {
     const aborted = new Promise<never>((_, reject) => {
       const stop = () =>
         reject(new HalfstepError('ERR_CANCELLED', 'cancelled', {}, { cause: signal.reason }))
-      if (signal.aborted) stop()
-      else signal.addEventListener('abort', stop, { once: true })
-      loaded.finally(() => signal.removeEventListener('abort', stop)).catch(() => {})
+      const release = stopOnAbort(signal, { stop, isOver: () => false })
+      loaded.finally(release).catch(() => {})
     })
     return Promise.race([aborted, loaded]).catch((error: unknown) => {
       loaded.then((model) => model.dispose()).catch(() => {})
@@ -111,7 +199,7 @@ export class Model {
   /** The contents of the model: sizes, storage types, target, provenance. */
   inspect(): Inspection {
     const { handle } = parts(this)
-    return settle(JSON.parse(handle.inspect()) as Outcome<Inspection>)
+    return settle(fromJson(called(() => handle.inspect())) as Outcome<Inspection>)
   }
 
   /**
@@ -126,14 +214,23 @@ export class Model {
     run: EvaluateRunOptions = {},
   ): Promise<EvaluationRecord> {
     const { native, handle } = parts(this)
-    const against = run.against === undefined ? null : parts(run.against).handle
+    const { against, onProgress, signal } = checkedOptions('run', run, [
+      'against',
+      'onProgress',
+      'signal',
+    ])
+    checkedFunction('onProgress', onProgress)
+    checkedSignal(signal)
+    const reference = against === undefined ? undefined : parts(against, 'against')
+    if (reference !== undefined && reference.native.core !== native.core)
+      throw refusal('against', otherBuild(reference.native, native))
+    const config = configJson('options', options)
     const task = new Task<{ done: number; total: number }, EvaluationRecord>(
-      native.evaluate(handle, against, configJson(options)),
+      called(() => native.evaluate(handle, reference?.handle ?? null, config)),
       (value) => value as EvaluationRecord,
-      run.signal,
+      signal,
     )
-    if (run.onProgress)
-      for await (const { done, total } of task.messages()) run.onProgress(done, total)
+    if (onProgress) for await (const { done, total } of task.messages()) onProgress(done, total)
     return task.result
   }
 
@@ -144,13 +241,9 @@ export class Model {
    */
   generate(options: GenerateOptions = {}, run: { signal?: AbortSignal } = {}): GenerationStream {
     const { native, handle } = parts(this)
-    return new GenerationStream(
-      new Task(
-        native.generate(handle, configJson(options)),
-        (value) => value as Generation,
-        run.signal,
-      ),
-    )
+    const [signal, config] = [signalOf(run), configJson('options', options)]
+    const task = called(() => native.generate(handle, config))
+    return new GenerationStream(new Task(task, (value) => value as Generation, signal))
   }
 
   /**
@@ -164,8 +257,12 @@ export class Model {
     run: { signal?: AbortSignal } = {},
   ): Promise<Generation[]> {
     const { native, handle } = parts(this)
-    const task = native.generateAll(handle, JSON.stringify(prompts), configJson(options))
-    return new Task(task, (value) => value as Generation[], run.signal).result
+    if (!Array.isArray(prompts))
+      throw refusal('prompts', `must be a list of texts, got ${described(prompts)}`)
+    const texts = Array.from(prompts, (prompt, i) => checkedText(`prompts[${i}]`, prompt))
+    const [signal, config] = [signalOf(run), configJson('options', options)]
+    const task = called(() => native.generateAll(handle, toJson('prompts', texts), config))
+    return new Task(task, (value) => value as Generation[], signal).result
   }
 
   /**
@@ -174,21 +271,21 @@ export class Model {
    */
   async tokenize(text: string, options: { special?: boolean } = {}): Promise<number[]> {
     const { native, handle } = parts(this)
-    return new Task(
-      native.tokenize(handle, text, options.special ?? false),
-      (value) => value as number[],
-    ).result
+    const { special } = checkedOptions('options', options, ['special'])
+    const [of, marked] = [checkedText('text', text), checkedFlag('special', special)]
+    const task = called(() => native.tokenize(handle, of, marked))
+    return new Task(task, (value) => value as number[]).result
   }
 
   /**
    * Logits of a sequence run from position 0: `tokens.length` rows of the vocabulary's size, in the
    * model's own arithmetic.
    */
-  async logits(tokens: readonly number[]): Promise<Float32Array> {
+  async logits(tokens: ArrayLike<number>): Promise<Float32Array> {
     const { native, handle } = parts(this)
-    const bytes = await new Task(native.logits(handle, Uint32Array.from(tokens)), (_, done) =>
-      made(done.takeBytes()),
-    ).result
+    const ids = checkedTokens(tokens)
+    const task = called(() => native.logits(handle, ids))
+    const bytes = await new Task(task, (_, done) => made(done.takeBytes())).result
     return new Float32Array(
       bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength),
     )
@@ -200,7 +297,8 @@ export class Model {
    */
   async dequantize(): Promise<Model> {
     const { native, handle } = parts(this)
-    return new Task(native.dequantize(handle), (_, done) => adopt(this, done)).result
+    const task = called(() => native.dequantize(handle))
+    return new Task(task, (_, done) => adopt(this, done)).result
   }
 
   /**
@@ -211,13 +309,16 @@ export class Model {
    */
   async save(path: string): Promise<SaveReport> {
     const { native, handle } = parts(this)
-    return new Task(native.save(handle, path), (value) => value as SaveReport).result
+    const to = checkedText('path', path)
+    const task = called(() => native.save(handle, to))
+    return new Task(task, (value) => value as SaveReport).result
   }
 
   /** The bytes {@link Model.save} would write, for where there is no file system. */
   async toBytes(): Promise<Uint8Array> {
     const { native, handle } = parts(this)
-    return new Task(native.toBytes(handle), (_, done) => made(done.takeBytes())).result
+    const task = called(() => native.toBytes(handle))
+    return new Task(task, (_, done) => made(done.takeBytes())).result
   }
 
   /**
@@ -225,8 +326,9 @@ export class Model {
    * later.
    */
   dispose(): void {
-    this.#handle?.dispose()
+    const handle = this.#handle
     this.#handle = undefined
+    called(() => handle?.dispose())
   }
 
   /** The same as {@link Model.dispose}, for `using`. */
@@ -235,14 +337,19 @@ export class Model {
   }
 
   static {
-    parts = (model) => {
-      if (model.#handle === undefined)
-        throw new HalfstepError('ERR_DISPOSED', 'the model was disposed')
-      return { native: model.#native, handle: model.#handle }
-    }
+    // The class may be another copy's.
     adopt = (like, task) =>
-      new (like.constructor as typeof Model)(like.#native, made(task.takeModel()))
+      new (like.constructor as typeof Model)(like[PARTS]().native, made(task.takeModel()))
   }
+}
+
+/** Why a model of one build cannot be compared with one of the other. */
+function otherBuild(theirs: Native, ours: Native): string {
+  const name = ({ build }: Native) => (build === 'wasm' ? 'WebAssembly' : 'the native addon')
+  const [one, other] = [name(theirs), name(ours)]
+  return one === other
+    ? `it was loaded by ${one} of another copy of halfstep; load both by one copy`
+    : `it was loaded by ${one} and this model by ${other}; load both by the same entry point`
 }
 
 function made<T>(thing: T | null): T {

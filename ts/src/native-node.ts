@@ -32,7 +32,7 @@ async function load(): Promise<Native> {
     )
     return wasm
   } catch (error) {
-    const wasm = error instanceof Error ? error.message : String(error)
+    const { wasm } = (error as HalfstepError).details
     throw new HalfstepError(
       'ERR_NO_BUILD',
       `neither the native addon (${addon}) nor WebAssembly (${wasm}) could be loaded`,
@@ -47,13 +47,9 @@ export function loadAddon(): Native | string {
   for (const library of LIBRARIES) {
     const file = `halfstep.${process.platform}-${process.arch}${library}.node`
     try {
-      return {
-        ...(require(fileURLToPath(new URL(`../native/${file}`, import.meta.url))) as Omit<
-          Native,
-          'build'
-        >),
-        build: 'native',
-      }
+      const path = fileURLToPath(new URL(`../native/${file}`, import.meta.url))
+      const core = require(path) as Omit<Native, 'build' | 'core'>
+      return { ...core, build: 'native', core }
     } catch (error) {
       const absent = (error as { code?: string }).code === 'MODULE_NOT_FOUND'
       reasons.push(

@@ -1,3 +1,5 @@
+import { described, refusal } from './arguments.js'
+import { HalfstepError } from './errors.js'
 import type { Native, NativeModel, NativeTask } from './native.js'
 import { modelFiles, nodeFiles, textsInline, writeWhole } from './wasm-files.js'
 import { type Glue, type WasmHandle, type WasmModel, WasmRun } from './wasm-run.js'
@@ -15,6 +17,7 @@ let loading: Promise<Native> | undefined
  * the folder of this file. It is loaded once: after that a `source` has no effect.
  */
 export async function loadWasm(source?: WasmSource): Promise<void> {
+  checkSource(source)
   await wasmNative(source)
 }
 
@@ -31,13 +34,29 @@ export function wasmNative(source?: WasmSource): Promise<Native> {
 }
 
 async function load(source: WasmSource | undefined): Promise<Native> {
-  const [glue, files] = await Promise.all([import('../wasm/halfstep.js'), nodeFiles()])
-  // Browsers fetch the module from the folder of the glue; Node's fetch knows no files.
-  const module =
-    source ??
-    (files ? await files.readFile(new URL('../wasm/halfstep_bg.wasm', import.meta.url)) : undefined)
-  await glue.default({ module_or_path: module })
-  return new WasmNative(glue)
+  try {
+    const [glue, files] = await Promise.all([import('../wasm/halfstep.js'), nodeFiles()])
+    // Browsers fetch the module from the folder of the glue; Node's fetch knows no files.
+    const module =
+      source ??
+      (files
+        ? await files.readFile(new URL('../wasm/halfstep_bg.wasm', import.meta.url))
+        : undefined)
+    await glue.default({ module_or_path: module })
+    return new WasmNative(glue)
+  } catch (cause) {
+    const wasm = cause instanceof Error ? cause.message : String(cause)
+    const message = `WebAssembly could not be loaded: ${wasm}`
+    throw new HalfstepError('ERR_NO_BUILD', message, { wasm }, { cause })
+  }
+}
+
+function checkSource(source: unknown): void {
+  const kinds = [ArrayBuffer, URL, Response, Promise, WebAssembly.Module]
+  const isOne = ArrayBuffer.isView(source) || kinds.some((kind) => source instanceof kind)
+  if (source === undefined || isOne) return
+  const reason = `must be bytes, a URL, a response or a compiled module, got ${described(source)}`
+  throw refusal('source', reason)
 }
 
 /**
@@ -50,6 +69,10 @@ class WasmNative implements Native {
 
   constructor(glue: Glue) {
     this.#glue = glue
+  }
+
+  get core(): object {
+    return this.#glue
   }
 
   load(path: string): NativeTask {

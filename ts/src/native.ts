@@ -56,6 +56,8 @@ export interface NativeTask {
   takeModel(): NativeModel | null
   /** The bytes that `toBytes` made, once, after `result` said ok; else null. */
   takeBytes(): Uint8Array | null
+  /** Whether there is an outcome. */
+  isOver(): boolean
   /**
    * Asks the work to stop at its next micro-step; its outcome is then `ERR_CANCELLED` unless it had
    * finished.
@@ -67,6 +69,8 @@ export interface NativeTask {
 export interface Native {
   /** Which one it is. */
   readonly build: 'native' | 'wasm'
+  /** The loaded addon or module: handles can meet where it is the same. */
+  readonly core: object
   /**
    * Reads a GGUF file, a `halfstep` safetensors file or a Hugging Face folder. Outcome: null; then
    * `takeModel`.

@@ -1,9 +1,17 @@
-import { HalfstepError } from './errors.js'
+import {
+  checkedFunction,
+  checkedSignal,
+  checkedText,
+  checkedWhole,
+  configJson,
+  plainObject,
+} from './arguments.js'
+import { called, HalfstepError } from './errors.js'
 import type { RecipeInput } from './generated/recipes.js'
 import type { Event, Plan, RunConfig } from './generated/types.js'
 import { type Model, parts } from './model.js'
 import { nodeNative } from './native-node.js'
-import { configJson, Task } from './task.js'
+import { Task } from './task.js'
 
 /** Options of {@link plan}: those of the run, and of the planning. */
 export interface PlanOptions extends Partial<RunConfig> {
@@ -39,17 +47,24 @@ export async function plan(
   recipe: RecipeInput,
   options: PlanOptions = {},
 ): Promise<Plan> {
-  const { freeMemoryBytes, signal, onEvent, ...run } = options
-  const [free, field] = [freeMemoryBytes ?? null, 'freeMemoryBytes']
-  if (free !== null && !(free >= 1 && Number.isFinite(free))) {
-    const reason = `must be a number of bytes, at least 1, got ${free}`
-    throw new HalfstepError('ERR_CONFIG', `${field}: ${reason}`, { field, reason })
+  const { freeMemoryBytes, signal, onEvent, ...run } = plainObject('options', options)
+  checkedSignal(signal)
+  checkedFunction('onEvent', onEvent)
+  const free =
+    freeMemoryBytes === undefined
+      ? null
+      : checkedWhole('freeMemoryBytes', freeMemoryBytes, 1, Number.MAX_SAFE_INTEGER)
+  const [of, as] = [configJson('recipe', recipe), configJson('options', run)]
+  const begin = async () => {
+    if (typeof model === 'string') {
+      const path = checkedText('model', model)
+      const native = await nodeNative()
+      return called(() => native.planConfig?.(path, of, as, free))
+    }
+    const { native, handle } = parts(model)
+    return called(() => native.plan?.(handle, of, as, free))
   }
-  const [of, as] = [configJson(recipe), configJson(run)]
-  const begun =
-    typeof model === 'string'
-      ? (await nodeNative()).planConfig?.(model, of, as, free)
-      : parts(model).native.plan?.(parts(model).handle, of, as, free)
+  const begun = await begin()
   const task = new Task<Event, Plan>(begun ?? refused(), (value) => value as Plan, signal)
   if (onEvent) for await (const event of task.messages()) onEvent(event)
   return task.result

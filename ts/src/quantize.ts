@@ -1,7 +1,9 @@
+import { checkedSignal, configJson, plainObject } from './arguments.js'
+import { called } from './errors.js'
 import type { RecipeInput } from './generated/recipes.js'
 import type { Event, Report, RunConfig } from './generated/types.js'
 import { adopt, type Model, parts } from './model.js'
-import { configJson, Task } from './task.js'
+import { Task } from './task.js'
 
 /** Options of a run: data, validation text, checkpoints, threads, and the signal that stops it. */
 export interface RunOptions extends Partial<RunConfig> {
@@ -72,9 +74,11 @@ export class Run implements AsyncIterable<Event>, AsyncDisposable {
  * `ERR_DATA`, `ERR_NON_FINITE`, `ERR_CHECKPOINT` or `ERR_CANCELLED`.
  */
 export function quantize(model: Model, recipe: RecipeInput, options: RunOptions = {}): Run {
-  const { signal, ...run } = options
+  const { signal, ...run } = plainObject('options', options)
+  checkedSignal(signal)
   const { native, handle } = parts(model)
-  const task = native.quantize(handle, configJson(recipe), configJson(run))
+  const [of, as] = [configJson('recipe', recipe), configJson('options', run)]
+  const task = called(() => native.quantize(handle, of, as))
   return new Run(
     new Task(
       task,

@@ -1,5 +1,7 @@
-import { errorFrom, HalfstepError } from './errors.js'
+import { fromJson } from './arguments.js'
+import { called, errorFrom } from './errors.js'
 import type { NativeTask, Outcome } from './native.js'
+import { stopOnAbort } from './signal.js'
 
 /**
  * A {@link NativeTask} for JavaScript: messages as an async iterable, the outcome as one promise,
@@ -12,8 +14,11 @@ export class Task<Message, Value> {
   readonly #task: NativeTask
   readonly #signal: AbortSignal | undefined
   readonly #make: (value: unknown, task: NativeTask) => Value
-  readonly #onAbort = () => this.#task.cancel()
+  /** Ends the wait for the signal. */
+  readonly #release: (() => void) | undefined
   #result: Promise<Value> | undefined
+  /** Why the signal could not stop the work. */
+  #unstoppable: unknown
 
   constructor(
     task: NativeTask,
@@ -23,8 +28,16 @@ export class Task<Message, Value> {
     this.#task = task
     this.#make = make
     this.#signal = signal
-    if (signal?.aborted) task.cancel()
-    else signal?.addEventListener('abort', this.#onAbort, { once: true })
+    const stop = () => {
+      try {
+        this.cancel()
+      } catch (error) {
+        // Thrown here it would end the process.
+        this.#unstoppable = error
+      }
+    }
+    const isOver = () => called(() => task.isOver())
+    this.#release = signal && stopOnAbort(signal, { stop, isOver })
   }
 
   get result(): Promise<Value> {
@@ -36,22 +49,30 @@ export class Task<Message, Value> {
     return this.#result
   }
 
+  /** Asks the work to stop. There is nothing left for the signal to do then. */
   cancel(): void {
-    this.#task.cancel()
+    this.#release?.()
+    called(() => this.#task.cancel())
   }
 
   /** The messages; after the last one, the failure of the task if it failed. */
   async *messages(): AsyncGenerator<Message, void, undefined> {
-    for (let json = await this.#task.next(); json !== null; json = await this.#task.next()) {
-      yield JSON.parse(json) as Message
+    const next = () => called(() => this.#task.next())
+    for (let json = await next(); json !== null; json = await next()) {
+      yield fromJson(json) as Message
     }
     await this.result
   }
 
   async #settle(): Promise<Value> {
-    const outcome = JSON.parse(await this.#task.result()) as Outcome<unknown>
-    this.#signal?.removeEventListener('abort', this.#onAbort)
-    return this.#make(settle(outcome, this.#signal), this.#task)
+    try {
+      const outcome = fromJson(await called(() => this.#task.result())) as Outcome<unknown>
+      const value = settle(outcome, this.#signal)
+      if (this.#unstoppable !== undefined) throw this.#unstoppable
+      return called(() => this.#make(value, this.#task))
+    } finally {
+      this.#release?.()
+    }
   }
 }
 
@@ -63,22 +84,4 @@ export function settle<T>(outcome: Outcome<T>, signal?: AbortSignal): T {
   if ('error' in outcome)
     throw errorFrom(outcome.error, signal?.aborted ? signal.reason : undefined)
   return outcome.ok
-}
-
-/**
- * JSON of a config. JSON has no NaN and no infinity and would write null, which means "the
- * default": so they are refused by name.
- */
-export function configJson(config: object): string {
-  if (typeof config !== 'object' || config === null) {
-    const reason = 'must be an object'
-    throw new HalfstepError('ERR_CONFIG', `config: ${reason}`, { field: 'config', reason })
-  }
-  return JSON.stringify(config, (field, value: unknown) => {
-    if (typeof value === 'number' && !Number.isFinite(value)) {
-      const reason = `must be a finite number, got ${value}`
-      throw new HalfstepError('ERR_CONFIG', `${field}: ${reason}`, { field, reason })
-    }
-    return value
-  })
 }

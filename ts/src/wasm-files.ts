@@ -1,3 +1,4 @@
+import { fromJson, toJson } from './arguments.js'
 import { HalfstepError } from './errors.js'
 
 type Files = typeof import('node:fs/promises')
@@ -40,7 +41,7 @@ async function fetched(url: string): Promise<Uint8Array> {
  * text of which.
  */
 export async function textsInline(config: string, fields: Record<string, string>): Promise<string> {
-  const parsed = JSON.parse(config) as Record<string, unknown>
+  const parsed = fromJson(config) as Record<string, unknown>
   for (const [pathField, textField] of Object.entries(fields)) {
     const path = parsed[pathField]
     // Both, or something that is no path: the core says what is wrong.
@@ -51,7 +52,7 @@ export async function textsInline(config: string, fields: Record<string, string>
     parsed[textField] = decoded(path, bytes)
     delete parsed[pathField]
   }
-  return JSON.stringify(parsed)
+  return toJson('options', parsed)
 }
 
 function decoded(path: string, bytes: Uint8Array): string {

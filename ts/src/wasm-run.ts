@@ -73,6 +73,10 @@ export class WasmRun implements NativeTask {
     return this.#task?.takeBytes() ?? null
   }
 
+  isOver(): boolean {
+    return this.#ended
+  }
+
   cancel(): void {
     this.#cancelled = true
     this.#task?.cancel()

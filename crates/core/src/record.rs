@@ -41,6 +41,7 @@ pub struct RunSettings {
     #[ts(type = "Record<string, unknown>")]
     pub recipe: serde_json::Value,
     /// Null without training.
+    #[ts(type = "number | bigint | null")]
     pub seed: Option<u64>,
     /// Where the training text came from, `blake3:` and its hash; null without training.
     pub data: Option<String>,

@@ -2,18 +2,21 @@
 //! surface). No maths and no defaults live here.
 //!
 //! Every long call makes a `NativeTask` on a thread of its own, never one of libuv's. Every
-//! export catches unwinding; every failure of the core crosses as data.
+//! export catches unwinding, which JavaScript sees as an exception; every failure of the core
+//! crosses as data.
 
 #![warn(missing_docs)]
 // The attribute macros of napi-derive write unsafe binding glue into this crate; no unsafe code is
 // written by hand.
 #![allow(unsafe_code)]
 
+mod fault;
 mod message;
 mod model;
 mod outcome;
 mod task;
 
+use fault::reach;
 use halfstep::Error;
 use halfstep::config::options::{EvaluateConfig, GenerationConfig, RunConfig};
 use halfstep::run::{self as session, RecipeInput};
@@ -22,6 +25,7 @@ use halfstep_kernels::dispatch;
 use halfstep_kernels::recycle::give_all_back;
 use message::{Message, Note};
 use model::NativeModel;
+use napi::Env;
 use napi::bindgen_prelude::{Uint8Array, Uint32Array};
 use napi_derive::{module_init, napi};
 use std::sync::Arc;
@@ -43,16 +47,16 @@ fn quiet_panics() {
 /// Reads a GGUF file, a `halfstep` safetensors file or a Hugging Face folder. Outcome: null; then
 /// `takeModel`.
 #[napi(catch_unwind)]
-pub fn load(path: String) -> NativeTask {
-    NativeTask::spawn(move |_, _| TaskOutput::model(session::load(&path)?))
+pub fn load(env: Env, path: String) -> napi::Result<NativeTask> {
+    NativeTask::spawn(env, "load", move |_, _| TaskOutput::model(session::load(&path)?))
 }
 
 /// The same from the bytes of one file, called `name` in errors.
 #[napi(catch_unwind)]
-pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
+pub fn load_bytes(env: Env, name: String, bytes: Uint8Array) -> napi::Result<NativeTask> {
     // Copied: JavaScript may change or transfer its buffer while the thread reads.
     let bytes = bytes.to_vec();
-    NativeTask::spawn(move |_, _| {
+    NativeTask::spawn(env, "loadBytes", move |_, _| {
         TaskOutput::model(Arc::new(halfstep_formats::load::load_bytes(&name, &bytes)?.into()))
     })
 }
@@ -60,23 +64,30 @@ pub fn load_bytes(name: String, bytes: Uint8Array) -> NativeTask {
 /// Describes the model of a file or folder, whether it can be run or not. Outcome:
 /// `FileInspection`.
 #[napi(catch_unwind)]
-pub fn inspect(path: String) -> NativeTask {
-    NativeTask::spawn(move |_, _| TaskOutput::value(&session::inspect_file(&path)?))
+pub fn inspect(env: Env, path: String) -> napi::Result<NativeTask> {
+    NativeTask::spawn(env, "inspect", move |_, _| TaskOutput::value(&session::inspect_file(&path)?))
 }
 
 /// The same from the bytes of one file, called `name` in errors.
 #[napi(catch_unwind)]
-pub fn inspect_bytes(name: String, bytes: Uint8Array) -> NativeTask {
+pub fn inspect_bytes(env: Env, name: String, bytes: Uint8Array) -> napi::Result<NativeTask> {
     let bytes = bytes.to_vec();
-    NativeTask::spawn(move |_, _| TaskOutput::value(&session::inspect_bytes(&name, &bytes)?))
+    NativeTask::spawn(env, "inspectBytes", move |_, _| {
+        TaskOutput::value(&session::inspect_bytes(&name, &bytes)?)
+    })
 }
 
 /// Quantizes a model: `recipe` is JSON of `RecipeInput`, `run` of `RunConfig`. Messages: `Event`.
 /// Outcome: `Report`; then `takeModel`.
 #[napi(catch_unwind)]
-pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask {
+pub fn quantize(
+    env: Env,
+    model: &NativeModel,
+    recipe: String,
+    run: String,
+) -> napi::Result<NativeTask> {
     let model = model.share();
-    NativeTask::spawn(move |post, cancel| {
+    NativeTask::spawn(env, "quantize", move |post, cancel| {
         let recipe = RecipeInput::parse(&recipe)?.resolve()?;
         let run: RunConfig = session::parse_config(&run)?;
         let (small, report) = session::quantize_loaded(
@@ -95,9 +106,15 @@ pub fn quantize(model: &NativeModel, recipe: String, run: String) -> NativeTask 
 /// Estimates what [`quantize`] with the same arguments will need, on a machine with `free` bytes of
 /// free memory (none: this one). Messages: `Event`. Outcome: `Plan`.
 #[napi(catch_unwind)]
-pub fn plan(model: &NativeModel, recipe: String, run: String, free: Option<f64>) -> NativeTask {
+pub fn plan(
+    env: Env,
+    model: &NativeModel,
+    recipe: String,
+    run: String,
+    free: Option<f64>,
+) -> napi::Result<NativeTask> {
     let model = model.share();
-    NativeTask::spawn(move |post, cancel| {
+    NativeTask::spawn(env, "plan", move |post, cancel| {
         let recipe = RecipeInput::parse(&recipe)?.resolve()?;
         let run: RunConfig = session::parse_config(&run)?;
         let made = session::plan_as(
@@ -116,8 +133,14 @@ pub fn plan(model: &NativeModel, recipe: String, run: String, free: Option<f64>)
 
 /// The same for the model that the config.json at `path` describes.
 #[napi(catch_unwind)]
-pub fn plan_config(path: String, recipe: String, run: String, free: Option<f64>) -> NativeTask {
-    NativeTask::spawn(move |post, cancel| {
+pub fn plan_config(
+    env: Env,
+    path: String,
+    recipe: String,
+    run: String,
+    free: Option<f64>,
+) -> napi::Result<NativeTask> {
+    NativeTask::spawn(env, "planConfig", move |post, cancel| {
         let recipe = RecipeInput::parse(&recipe)?.resolve()?;
         let run: RunConfig = session::parse_config(&run)?;
         TaskOutput::value(&session::plan_config(
@@ -134,9 +157,14 @@ pub fn plan_config(path: String, recipe: String, run: String, free: Option<f64>)
 /// Evaluates a model, compared with `against` over the same positions if there is one: `config` is
 /// JSON of `EvaluateConfig`. Messages: `progress`. Outcome: `EvaluationRecord`.
 #[napi(catch_unwind)]
-pub fn evaluate(model: &NativeModel, against: Option<&NativeModel>, config: String) -> NativeTask {
+pub fn evaluate(
+    env: Env,
+    model: &NativeModel,
+    against: Option<&NativeModel>,
+    config: String,
+) -> napi::Result<NativeTask> {
     let (model, against) = (model.share(), against.map(NativeModel::share).transpose());
-    NativeTask::spawn(move |post, cancel| {
+    NativeTask::spawn(env, "evaluate", move |post, cancel| {
         let config: EvaluateConfig = session::parse_config(&config)?;
         let mut progress = |done, total| post(Message::Note(Note::Progress { done, total }));
         TaskOutput::value(&session::evaluate(
@@ -152,9 +180,9 @@ pub fn evaluate(model: &NativeModel, against: Option<&NativeModel>, config: Stri
 /// Generates a text: `config` is JSON of `GenerationConfig`. Messages: `text`. Outcome:
 /// `Generation`.
 #[napi(catch_unwind)]
-pub fn generate(model: &NativeModel, config: String) -> NativeTask {
+pub fn generate(env: Env, model: &NativeModel, config: String) -> napi::Result<NativeTask> {
     let model = model.share();
-    NativeTask::spawn(move |post, cancel| {
+    NativeTask::spawn(env, "generate", move |post, cancel| {
         let config: GenerationConfig = session::parse_config(&config)?;
         TaskOutput::value(&session::generate(
             &*model?,
@@ -168,9 +196,14 @@ pub fn generate(model: &NativeModel, config: String) -> NativeTask {
 /// Continues several prompts: `prompts` is JSON of `string[]`, `config` of `GenerationConfig`
 /// without a prompt. Outcome: `Generation[]`.
 #[napi(catch_unwind)]
-pub fn generate_all(model: &NativeModel, prompts: String, config: String) -> NativeTask {
+pub fn generate_all(
+    env: Env,
+    model: &NativeModel,
+    prompts: String,
+    config: String,
+) -> napi::Result<NativeTask> {
     let model = model.share();
-    NativeTask::spawn(move |_, cancel| {
+    NativeTask::spawn(env, "generateAll", move |_, cancel| {
         let (prompts, config) = (
             session::parse_config::<Vec<String>>(&prompts)?,
             session::parse_config::<GenerationConfig>(&config)?,
@@ -182,17 +215,24 @@ pub fn generate_all(model: &NativeModel, prompts: String, config: String) -> Nat
 /// Token ids of a text; with `special`, special tokens in it are recognised and begin and end
 /// tokens are added. Outcome: `number[]`.
 #[napi(catch_unwind)]
-pub fn tokenize(model: &NativeModel, text: String, special: bool) -> NativeTask {
+pub fn tokenize(
+    env: Env,
+    model: &NativeModel,
+    text: String,
+    special: bool,
+) -> napi::Result<NativeTask> {
     let model = model.share();
-    NativeTask::spawn(move |_, _| TaskOutput::value(&session::tokenize(&*model?, &text, special)?))
+    NativeTask::spawn(env, "tokenize", move |_, _| {
+        TaskOutput::value(&session::tokenize(&*model?, &text, special)?)
+    })
 }
 
 /// Logits `[tokens, vocabulary]` of a sequence as little-endian f32. Outcome: null; then
 /// `takeBytes`.
 #[napi(catch_unwind)]
-pub fn logits(model: &NativeModel, tokens: Uint32Array) -> NativeTask {
+pub fn logits(env: Env, model: &NativeModel, tokens: Uint32Array) -> napi::Result<NativeTask> {
     let (model, tokens) = (model.share(), tokens.to_vec());
-    NativeTask::spawn(move |_, _| {
+    NativeTask::spawn(env, "logits", move |_, _| {
         let logits = session::logits(&*model?, &tokens)?;
         let bytes = logits.into_iter().flat_map(f32::to_le_bytes).collect();
         TaskOutput::value(&()).map(|done| TaskOutput { bytes: Some(bytes), ..done })
@@ -201,26 +241,26 @@ pub fn logits(model: &NativeModel, tokens: Uint32Array) -> NativeTask {
 
 /// The values of the model in f32, nothing quantized. Outcome: null; then `takeModel`.
 #[napi(catch_unwind)]
-pub fn dequantize(model: &NativeModel) -> NativeTask {
+pub fn dequantize(env: Env, model: &NativeModel) -> napi::Result<NativeTask> {
     let model = model.share();
-    NativeTask::spawn(move |_, _| {
+    NativeTask::spawn(env, "dequantize", move |_, _| {
         TaskOutput::model(Arc::new(session::dequantize(&*model?, 0)?.into()))
     })
 }
 
 /// Writes the model to a file. Outcome: `SaveReport`.
 #[napi(catch_unwind)]
-pub fn save(model: &NativeModel, path: String) -> NativeTask {
+pub fn save(env: Env, model: &NativeModel, path: String) -> napi::Result<NativeTask> {
     let model = model.share();
-    NativeTask::spawn(move |_, _| TaskOutput::value(&session::save(&*model?, &path)?))
+    NativeTask::spawn(env, "save", move |_, _| TaskOutput::value(&session::save(&*model?, &path)?))
 }
 
 /// The bytes of the file, in the format of the model's target (GGUF for a float model). Outcome:
 /// `SaveReport`; then `takeBytes`.
 #[napi(catch_unwind)]
-pub fn to_bytes(model: &NativeModel) -> NativeTask {
+pub fn to_bytes(env: Env, model: &NativeModel) -> napi::Result<NativeTask> {
     let model = model.share();
-    NativeTask::spawn(move |_, _| {
+    NativeTask::spawn(env, "toBytes", move |_, _| {
         let (bytes, report) = session::to_bytes(&*model?, None)?;
         TaskOutput::value(&report).map(|done| TaskOutput { bytes: Some(bytes), ..done })
     })
@@ -229,13 +269,16 @@ pub fn to_bytes(model: &NativeModel) -> NativeTask {
 /// Resolves `recipe` and applies `changes`; the outcome is the whole recipe.
 #[napi(catch_unwind)]
 pub fn resolve(recipe: String, changes: String) -> String {
-    outcome::of(|| outcome::value(&session::resolve(&recipe, &changes)?))
+    outcome::of(|| {
+        reach("resolve", "");
+        outcome::value(&session::resolve(&recipe, &changes)?)
+    })
 }
 
 /// The kernel benches of `halfstep bench`; a message per row.
 #[napi(catch_unwind)]
-pub fn bench(config: String) -> NativeTask {
-    NativeTask::spawn(move |post, cancel| {
+pub fn bench(env: Env, config: String) -> napi::Result<NativeTask> {
+    NativeTask::spawn(env, "bench", move |post, cancel| {
         let mut emit = |row| post(Message::Note(Note::Bench { row: Box::new(row) }));
         let summary =
             quick::run(session::parse_config(&config)?, &mut emit, &|| cancel.is_cancelled());
@@ -249,6 +292,7 @@ pub fn bench(config: String) -> NativeTask {
 /// JSON of what this build found on this machine.
 #[napi(catch_unwind)]
 pub fn doctor() -> String {
+    reach("doctor", "");
     let mut features: Vec<&str> =
         dispatch::available().into_iter().map(dispatch::Level::name).collect();
     features.reverse();
@@ -278,6 +322,6 @@ mod tests {
                 exports += 1;
             }
         }
-        assert_eq!(exports, 25, "functions and methods of the addon");
+        assert_eq!(exports, 26, "functions and methods of the addon");
     }
 }

@@ -28,24 +28,31 @@ pub enum Note {
 /// excepted; text is joined and progress (`generate` too) replaced; the rest (`phase`, `eval`,
 /// `checkpoint`, `warning`) is kept whatever happens.
 #[derive(Default)]
-pub struct Queue(VecDeque<Message>);
+pub struct Queue {
+    messages: VecDeque<Message>,
+    /// More messages than [`CAPACITY`] that the last thinning had to keep, and some: so many are
+    /// not gone through again for each that comes.
+    beyond: usize,
+}
 
 impl Queue {
     pub fn push(&mut self, message: Message) {
-        if self.0.len() >= CAPACITY {
+        if self.messages.len() >= CAPACITY + self.beyond {
             self.thin();
+            let kept = self.messages.len();
+            self.beyond = if kept < CAPACITY { 0 } else { kept - CAPACITY + CAPACITY / 4 };
         }
-        self.0.push_back(message);
+        self.messages.push_back(message);
     }
 
     pub fn pop(&mut self) -> Option<Message> {
-        self.0.pop_front()
+        self.messages.pop_front()
     }
 
     fn thin(&mut self) {
         let mut kept: VecDeque<Message> = VecDeque::with_capacity(CAPACITY);
         let mut steps = 0usize;
-        for message in self.0.drain(..).rev() {
+        for message in self.messages.drain(..).rev() {
             match (&message, kept.front_mut()) {
                 (
                     Message::Note(Note::Text { text }),
@@ -69,7 +76,7 @@ impl Queue {
                 _ => kept.push_front(message),
             }
         }
-        self.0 = kept;
+        self.messages = kept;
     }
 }
 
@@ -118,7 +125,7 @@ mod tests {
             if i % 1000 == 999 {
                 queue.push(checkpoint(i));
             }
-            assert!(queue.0.len() <= CAPACITY);
+            assert!(queue.messages.len() <= CAPACITY);
         }
         let kept = drain(queue);
         assert_eq!(
@@ -127,6 +134,20 @@ mod tests {
         );
         assert_eq!(kept[kept.len() - 2..], [step(99_999), checkpoint(99_999)]);
         assert!(kept.iter().map(number).is_sorted());
+    }
+
+    #[test]
+    fn more_checkpoints_than_fit_are_all_kept_and_leave_room_for_few_steps() {
+        let mut queue = Queue::default();
+        for i in 0..20_000 {
+            queue.push(step(2 * i));
+            queue.push(Message::Event(Event::Checkpoint { step: 2 * i + 1, path: String::new() }));
+        }
+        let kept = drain(queue);
+        let steps = kept.iter().filter(|m| matches!(m, Message::Event(Event::Step { .. }))).count();
+        assert_eq!(kept.len() - steps, 20_000);
+        assert!((1..=CAPACITY).contains(&steps), "{steps}");
+        assert!(kept.contains(&step(39_998)));
     }
 
     #[test]

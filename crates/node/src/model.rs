@@ -1,5 +1,6 @@
 //! A handle on a model.
 
+use crate::fault::reach;
 use crate::outcome;
 use halfstep::run as session;
 use halfstep::run::LoadedModel;
@@ -46,11 +47,15 @@ impl NativeModel {
 impl NativeModel {
     #[napi(catch_unwind)]
     pub fn inspect(&self) -> String {
-        outcome::of(|| outcome::value(&session::inspect(&*self.share()?)))
+        outcome::of(|| {
+            reach("NativeModel.inspect", "");
+            outcome::value(&session::inspect(&*self.share()?))
+        })
     }
 
     #[napi(catch_unwind)]
     pub fn dispose(&self, env: Env) -> Result<()> {
+        reach("NativeModel.dispose", "");
         match self.release(&env)? {
             // The event loop need not wait for the pages of a large model.
             Some(model) if self.bytes >= LARGE => {
@@ -66,8 +71,13 @@ impl NativeModel {
 }
 
 impl ObjectFinalize for NativeModel {
+    /// The collector calls it, and nobody could take an error. Nothing around it catches unwinding.
     fn finalize(self, env: Env) -> Result<()> {
-        self.release(&env).map(drop)
+        let released = outcome::catch(|| {
+            reach("NativeModel.finalize", "");
+            Ok(self.release(&env).map(drop))
+        });
+        released.unwrap_or(Ok(()))
     }
 }
 

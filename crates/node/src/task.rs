@@ -1,5 +1,6 @@
 //! Work on a thread of its own, with a queue of messages and one outcome.
 
+use crate::fault::{reach, reach_worker};
 use crate::message::{Message, Queue};
 use crate::model::NativeModel;
 use crate::outcome;
@@ -10,7 +11,8 @@ use napi::bindgen_prelude::{Object, Uint8Array};
 use napi::{Env, JsDeferred};
 use napi_derive::napi;
 use serde::Serialize;
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Enough for recursive descents over hostile JSON and templates, which have depth caps of their
@@ -88,6 +90,43 @@ fn answer<T: 'static + Send + napi::bindgen_prelude::ToNapiValue>(reply: Reply<T
     reply.resolve(Box::new(move |_| Ok(value)));
 }
 
+/// The tasks under way that one environment of Node has started. They are cancelled when it ends,
+/// as that of a worker does which is terminated: nobody is left who could do it.
+#[derive(Clone, Default)]
+struct Started(Arc<Mutex<BTreeMap<u64, Cancel>>>);
+
+thread_local! {
+    /// Those of the environment of this thread.
+    static STARTED: RefCell<Option<Started>> = const { RefCell::new(None) };
+}
+
+impl Started {
+    fn of(env: &Env) -> napi::Result<Self> {
+        if let Some(started) = STARTED.with_borrow(Clone::clone) {
+            return Ok(started);
+        }
+        let started = Self::default();
+        env.add_env_cleanup_hook(started.clone(), |started| {
+            STARTED.take();
+            started.lock().values().for_each(Cancel::cancel);
+        })?;
+        STARTED.set(Some(started.clone()));
+        Ok(started)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Cancel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a task; returns its number.
+    fn add(&self, cancel: Cancel) -> u64 {
+        let mut all = self.lock();
+        let number = all.last_key_value().map_or(0, |(last, _)| last + 1);
+        all.insert(number, cancel);
+        number
+    }
+}
+
 /// See `NativeTask` in `ts/src/native.ts`. Dropping the handle does not stop the work.
 #[napi]
 pub struct NativeTask {
@@ -96,23 +135,35 @@ pub struct NativeTask {
 }
 
 impl NativeTask {
-    /// Starts `work(post, cancel)` on a new thread.
+    /// Starts `work(post, cancel)` of the exported function `name` on a new thread.
     pub(crate) fn spawn(
+        env: Env,
+        name: &'static str,
         work: impl FnOnce(&dyn Fn(Message), &Cancel) -> Result<TaskOutput> + Send + 'static,
-    ) -> Self {
+    ) -> napi::Result<Self> {
+        reach(name, "");
         let task = Self { shared: Shared::default(), cancel: Cancel::default() };
         let (shared, cancel) = (task.shared.clone(), task.cancel.clone());
+        let started = Started::of(&env)?;
+        let number = started.add(cancel.clone());
+        let ended = started.clone();
         let body = move || {
-            let result = outcome::catch(|| work(&|message| shared.post(message), &cancel));
+            let result = outcome::catch(|| {
+                reach(name, ":thread");
+                reach_worker(name);
+                work(&|message| shared.post(message), &cancel)
+            });
+            ended.lock().remove(&number);
             shared.finish(result);
         };
         let thread = std::thread::Builder::new().name("halfstep".into()).stack_size(STACK_BYTES);
         if let Err(e) = thread.spawn(body) {
+            started.lock().remove(&number);
             task.shared.finish(Err(Error::Internal {
                 reason: format!("no thread could be started: {e}"),
             }));
         }
-        task
+        Ok(task)
     }
 }
 
@@ -120,6 +171,7 @@ impl NativeTask {
 impl NativeTask {
     #[napi(catch_unwind, ts_return_type = "Promise<string | null>")]
     pub fn next<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        reach("NativeTask.next", "");
         let (reply, promise): (Reply<Option<String>>, _) = env.create_deferred()?;
         let mut state = self.shared.lock();
         match state.queue.pop() {
@@ -132,6 +184,7 @@ impl NativeTask {
 
     #[napi(catch_unwind, ts_return_type = "Promise<string>")]
     pub fn result<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        reach("NativeTask.result", "");
         let (reply, promise): (Reply<String>, _) = env.create_deferred()?;
         let mut state = self.shared.lock();
         match &state.outcome {
@@ -143,16 +196,25 @@ impl NativeTask {
 
     #[napi(catch_unwind)]
     pub fn take_model(&self, env: Env) -> napi::Result<Option<NativeModel>> {
+        reach("NativeTask.takeModel", "");
         self.shared.lock().model.take().map(|model| NativeModel::new(&env, model)).transpose()
     }
 
     #[napi(catch_unwind)]
     pub fn take_bytes(&self) -> Option<Uint8Array> {
+        reach("NativeTask.takeBytes", "");
         self.shared.lock().bytes.take().map(Uint8Array::from)
     }
 
     #[napi(catch_unwind)]
+    pub fn is_over(&self) -> bool {
+        reach("NativeTask.isOver", "");
+        self.shared.lock().outcome.is_some()
+    }
+
+    #[napi(catch_unwind)]
     pub fn cancel(&self) {
+        reach("NativeTask.cancel", "");
         self.cancel.cancel();
     }
 }

@@ -1,5 +1,6 @@
 import { availableParallelism, freemem, totalmem } from 'node:os'
 import { Command } from 'commander'
+import { called } from '../errors.js'
 import type { Doctor, Native } from '../native.js'
 import { loadAddon } from '../native-node.js'
 import { EXIT } from './exit.js'
@@ -19,7 +20,7 @@ export function doctorCommand(): Command {
     const wasm = await loadWasm()
     const builds = [describe('native addon', addon), describe('WebAssembly', wasm)]
     const found = [addon, wasm].find((build) => typeof build !== 'string') as Native | undefined
-    const doctor = found && (JSON.parse(found.doctor()) as Doctor)
+    const doctor = found && (JSON.parse(called(() => found.doctor())) as Doctor)
     if (options.json)
       console.log(
         JSON.stringify({

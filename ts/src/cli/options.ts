@@ -52,6 +52,8 @@ export function parseNumber(value: string): number {
   const parsed = Number(value)
   if (value.trim() === '' || !Number.isFinite(parsed))
     throw new InvalidArgumentError('it must be a number.')
+  if (Number.isInteger(parsed) && !Number.isSafeInteger(parsed))
+    throw new InvalidArgumentError('it must be below 2^53.')
   return parsed
 }
 

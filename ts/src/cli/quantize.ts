@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { readdir, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Command } from 'commander'
+import { exactly } from '../arguments.js'
 import type { EvaluationRecord, Event, Report, SaveReport } from '../generated/types.js'
 import type { Model } from '../model.js'
 import { quantize } from '../quantize.js'
@@ -88,7 +89,7 @@ export function quantizeCommand(): Command {
         const file = await saved(small, options.output, settings.runFolder)
         if (options.report !== undefined) await writeReport(options.report, report, file)
         await discardState(defaultRunFolder(options.output))
-        if (options.json) console.log(JSON.stringify({ kind: 'result', report, file }))
+        if (options.json) console.log(JSON.stringify({ kind: 'result', report, file }, exactly))
         else console.log(summary(report, file, options.report).join('\n'))
       },
       { json: options.json, resume: resumeCommand() },

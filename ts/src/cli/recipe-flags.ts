@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { access, constants, readFile } from 'node:fs/promises'
 import { dirname, resolve as resolvePath } from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
+import { fromJson } from '../arguments.js'
 import { HalfstepError } from '../errors.js'
 import { type OptionDoc, RECIPES } from '../generated/options.js'
 import type { RecipeInput } from '../generated/recipes.js'
@@ -69,7 +70,7 @@ function collectChange(change: string, before: Record<string, unknown> = {}) {
   const text = change.slice(at + 1)
   let value: unknown = text
   try {
-    value = JSON.parse(text)
+    value = fromJson(text)
   } catch {
     // A word needs no quotes.
   }
@@ -110,7 +111,7 @@ async function recipeFile(path: string, options: Record<string, unknown>): Promi
   })
   let recipe: RecipeInput
   try {
-    recipe = JSON.parse(text)
+    recipe = fromJson(text) as RecipeInput
   } catch (error) {
     throw refuse('ERR_CONFIG', (error as Error).message)
   }

@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import { exactly } from '../arguments.js'
 import { RECIPES } from '../generated/options.js'
 import type { BuiltInRecipe } from '../generated/recipes.js'
 import { resolve } from '../resolve-node.js'
@@ -31,7 +32,7 @@ export function recipesCommand(): Command {
       // This also refuses an unknown name.
       const recipe = await resolve({ kind: name } as BuiltInRecipe)
       const shown = RECIPES.find(({ kind }) => kind === name)
-      if (options.json || shown === undefined) console.log(JSON.stringify(recipe, null, 2))
+      if (options.json || shown === undefined) console.log(JSON.stringify(recipe, exactly, 2))
       else console.log(recipeLines(shown).join('\n'))
     }, options),
   )

@@ -402,7 +402,7 @@ export const RUN: readonly OptionDoc[] = [
   {"doc":"Folder for checkpoints and finished layers, from which a stopped run can be resumed; one run at a time can use it. Default: none; on the command line the output with `.run` added.","path":"runFolder","type":"string"},
   {"doc":"Number of optimizer steps between two checkpoints; 0 writes none between the first step and the last. Finished layers and the state after the last step are always saved. Default: a checkpoint every ten minutes, less often where writing one takes more than six seconds.","path":"checkpointEvery","type":"number"},
   {"default":false,"doc":"Resume from the newest checkpoint or the last finished layer in `runFolder`, if there is one. Default false.","path":"resume","type":"boolean"},
-  {"default":0,"doc":"Number of threads; 0 uses one per core. It never changes a result. Default 0.","path":"threads","type":"number"},
+  {"default":0,"doc":"Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.","path":"threads","type":"number"},
   {"default":false,"doc":"Add a record of the run to the report: losses, statistics of every matrix, and the effect of quantizing each layer alone. Default false.","path":"record","type":"boolean"},
 ]
 
@@ -416,7 +416,7 @@ export const EVALUATE: readonly OptionDoc[] = [
   {"choices":["auto","on","off"],"default":"auto","doc":"Whether special tokens that a text spells out are read as tokens: `on`, `off` (they are plain text) or `auto` (on for conversations only). Default `auto`.","path":"special","type":"string"},
   {"default":false,"doc":"Measure the answers of conversations only: what no assistant says is read, but not predicted. Default false.","path":"answersOnly","type":"boolean"},
   {"choices":["auto","float","integer"],"default":"auto","doc":"Arithmetic of the products: `integer` (on the codes of the quantized weights), `float` (on decoded weights, with nothing else quantized) or `auto` (integer for a quantized model). Default `auto`.","path":"arithmetic","type":"string"},
-  {"default":0,"doc":"Number of threads; 0 uses one per core. It never changes a result. Default 0.","path":"threads","type":"number"},
+  {"default":0,"doc":"Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.","path":"threads","type":"number"},
 ]
 
 export const GENERATE: readonly OptionDoc[] = [
@@ -426,7 +426,7 @@ export const GENERATE: readonly OptionDoc[] = [
   {"default":0,"doc":"Sample from the k most likely tokens only; 0 samples from all. Default 0.","path":"topK","type":"number"},
   {"default":1.0,"doc":"Sample from the smallest set of tokens whose probabilities reach this sum; 1 samples from all. Default 1.","path":"topP","type":"number"},
   {"default":0,"doc":"Seed of the sampling; the same seed gives the same text. Default 0.","path":"seed","type":"number"},
-  {"default":0,"doc":"Number of threads; 0 uses one per core. It never changes a result. Default 0.","path":"threads","type":"number"},
+  {"default":0,"doc":"Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.","path":"threads","type":"number"},
 ]
 
 export const FIELDS: readonly OptionDoc[] = [

@@ -1,5 +1,6 @@
 // Written by crates/core/tests/generated.rs from the Rust types. Do not edit.
 
+import { recipeOptions } from '../arguments.js'
 import type {
   SilqConfig,
   RtnConfig,
@@ -79,7 +80,7 @@ export const recipes = {
    */
   silq: (options: SilqOptions = {}): OfKind<'silq'> & SilqOptions => ({
     kind: 'silq',
-    ...options,
+    ...recipeOptions(options),
   }),
   /**
    * Round to nearest: every weight is rounded to the nearest point of the grid, and nothing is
@@ -87,7 +88,7 @@ export const recipes = {
    */
   rtn: (options: RtnOptions = {}): OfKind<'rtn'> & RtnOptions => ({
     kind: 'rtn',
-    ...options,
+    ...recipeOptions(options),
   }),
   /**
    * LLM-QAT: all weights learn on text that the unquantized model generates itself, so that no data
@@ -95,7 +96,7 @@ export const recipes = {
    */
   llmQat: (options: LlmQatOptions = {}): OfKind<'llm-qat'> & LlmQatOptions => ({
     kind: 'llm-qat',
-    ...options,
+    ...recipeOptions(options),
   }),
   /**
    * GPTQ: columns are rounded one after the other, and the columns that are not rounded yet
@@ -103,7 +104,7 @@ export const recipes = {
    */
   gptq: (options: GptqOptions = {}): OfKind<'gptq'> & GptqOptions => ({
     kind: 'gptq',
-    ...options,
+    ...recipeOptions(options),
   }),
   /**
    * AWQ: the weights of input channels with large activations are scaled up before rounding, then
@@ -111,12 +112,12 @@ export const recipes = {
    */
   awq: (options: AwqOptions = {}): OfKind<'awq'> & AwqOptions => ({
     kind: 'awq',
-    ...options,
+    ...recipeOptions(options),
   }),
   /** COMQ: coordinate descent on the error of the outputs, one weight after the other. */
   comq: (options: ComqOptions = {}): OfKind<'comq'> & ComqOptions => ({
     kind: 'comq',
-    ...options,
+    ...recipeOptions(options),
   }),
   /**
    * Norm tweaking: weights are rounded to nearest, then the norms learn, layer by layer, from the
@@ -124,7 +125,7 @@ export const recipes = {
    */
   normTweaking: (options: NormTweakingOptions = {}): OfKind<'norm-tweaking'> & NormTweakingOptions => ({
     kind: 'norm-tweaking',
-    ...options,
+    ...recipeOptions(options),
   }),
   /**
    * OmniQuant: the clipping of each group of weights learns, layer by layer; the weights are
@@ -132,7 +133,7 @@ export const recipes = {
    */
   omniquant: (options: OmniquantOptions = {}): OfKind<'omniquant'> & OmniquantOptions => ({
     kind: 'omniquant',
-    ...options,
+    ...recipeOptions(options),
   }),
   /**
    * ApiQ: clipping, and low-rank factors that are added to the quantized weights, learn layer by
@@ -140,7 +141,7 @@ export const recipes = {
    */
   apiq: (options: ApiqOptions = {}): OfKind<'apiq'> & ApiqOptions => ({
     kind: 'apiq',
-    ...options,
+    ...recipeOptions(options),
   }),
   /**
    * SAPR: ApiQ with the rounding error of each weight penalised by the squared gradient of the
@@ -148,7 +149,7 @@ export const recipes = {
    */
   sapr: (options: SaprOptions = {}): OfKind<'sapr'> & SaprOptions => ({
     kind: 'sapr',
-    ...options,
+    ...recipeOptions(options),
   }),
   /**
    * EfficientQAT: weights, scales and zero points learn layer by layer, then the scales alone learn
@@ -156,6 +157,6 @@ export const recipes = {
    */
   efficientqat: (options: EfficientqatOptions = {}): OfKind<'efficientqat'> & EfficientqatOptions => ({
     kind: 'efficientqat',
-    ...options,
+    ...recipeOptions(options),
   }),
 }

@@ -193,7 +193,7 @@ arithmetic?: TrainArithmetic,
 /**
  * Seed of the order of the data and of the initial low-rank factors.
  */
-seed: number, };
+seed: number | bigint, };
 
 /**
  * Blocks of input channels that a Hadamard matrix mixes.
@@ -275,7 +275,7 @@ arithmetic?: TrainArithmetic,
  * Seed of the order of the data and of the initial low-rank factors; the same seed gives the
  * same bytes. Default 0.
  */
-seed: number, };
+seed: number | bigint, };
 
 /**
  * Mean squared difference of a layer's output from the teacher's. It has no options.
@@ -589,7 +589,7 @@ answersOnly: boolean,
  */
 arithmetic: ArithmeticConfig, 
 /**
- * Number of threads; 0 uses one per core. It never changes a result. Default 0.
+ * Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.
  */
 threads: number, };
 
@@ -977,9 +977,9 @@ topP: number,
 /**
  * Seed of the sampling; the same seed gives the same text. Default 0.
  */
-seed: number, 
+seed: number | bigint, 
 /**
- * Number of threads; 0 uses one per core. It never changes a result. Default 0.
+ * Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.
  */
 threads: number, };
 
@@ -1848,7 +1848,7 @@ checkpointEvery?: number,
  */
 resume: boolean, 
 /**
- * Number of threads; 0 uses one per core. It never changes a result. Default 0.
+ * Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.
  */
 threads: number, 
 /**
@@ -1907,7 +1907,7 @@ recipe: Record<string, unknown>,
 /**
  * Null without training.
  */
-seed: number | null, 
+seed: number | bigint | null, 
 /**
  * Where the training text came from, `blake3:` and its hash; null without training.
  */
@@ -2428,7 +2428,7 @@ lossBytes: number,
 /**
  * Seed of the order of the data; the same seed gives the same bytes. Default 0.
  */
-seed: number, };
+seed: number | bigint, };
 
 /**
  * What learns in a stage; everything else is frozen.

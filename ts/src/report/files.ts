@@ -1,3 +1,4 @@
+import { exactly } from '../arguments.js'
 import { HalfstepError } from '../errors.js'
 import type { Report, SaveReport } from '../generated/types.js'
 import { writeWhole } from '../wasm-files.js'
@@ -21,5 +22,5 @@ export async function writeReport(path: string, report: Report, file?: SaveRepor
   const { page, data } = reportPaths(path)
   const bytes = (text: string) => new TextEncoder().encode(text)
   await writeWhole(page, bytes(reportPage(report, file)))
-  await writeWhole(data, bytes(`${JSON.stringify({ report, file }, null, 2)}\n`))
+  await writeWhole(data, bytes(`${JSON.stringify({ report, file }, exactly, 2)}\n`))
 }

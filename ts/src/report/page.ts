@@ -1,6 +1,6 @@
+import { exactly, plainObject, refusal } from '../arguments.js'
 import { calibrationOf } from '../cli/experts.js'
 import { formatBytes, formatNumber, formatSeconds } from '../cli/format.js'
-import { HalfstepError } from '../errors.js'
 import type {
   MatrixRecord,
   Report,
@@ -47,13 +47,9 @@ const percent = (share: number) => `${short(share * 100)} %`
  * `record: true`; `ERR_CONFIG` without.
  */
 export function reportPage(report: Report, file?: SaveReport): string {
-  const { record } = report
+  const { record } = plainObject('report', report)
   if (record === undefined)
-    throw new HalfstepError(
-      'ERR_CONFIG',
-      'record: the run has no record; run it with record: true',
-      { field: 'record' },
-    )
+    throw refusal('record', 'the run has no record; run it with record: true')
   const title = `${record.settings.model}, ${report.recipe} for ${report.target}`
   const sections = [
     settings(report, record, file),
@@ -119,7 +115,7 @@ function settings(report: Report, record: RunRecord, file?: SaveReport): string 
   const rows = pairs.flatMap(([name, value]) =>
     value === null ? [] : [`<tr><td>${name}</td><td>${escaped(value)}</td></tr>`],
   )
-  const json = escaped(JSON.stringify(recipe, null, 2))
+  const json = escaped(JSON.stringify(recipe, exactly, 2))
   return [
     `<h2>Settings</h2>\n<table class="pairs">${rows.join('\n')}</table>`,
     `<details><summary>the whole recipe</summary><pre>${json}</pre></details>`,

@@ -133,6 +133,8 @@ mod tests {
         let (field, reason) = refusal::<RunConfig>(r#"{"banana":4}"#);
         assert_eq!(field, "banana");
         assert!(reason.starts_with("unknown option. Known: data, "), "{reason}");
+        let (field, reason) = refusal::<RunConfig>(r#"{"resume":true,"threads":1025}"#);
+        assert_eq!((&*field, &*reason), ("threads", "must be at most 1024, got 1025"));
     }
 
     #[test]

@@ -3,8 +3,20 @@
 
 use crate::data::Reading;
 use halfstep_formats::template::Message;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use ts_rs::TS;
+
+/// More threads than this are a mistake, and more than some systems start.
+const MOST_THREADS: usize = 1024;
+
+fn threads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let threads = usize::deserialize(deserializer)?;
+    if threads <= MOST_THREADS {
+        return Ok(threads);
+    }
+    Err(D::Error::custom(format!("must be at most {MOST_THREADS}, got {threads}")))
+}
 
 /// Options of a run that are not part of the recipe. Every field has a default, but a recipe that
 /// trains needs `data`, `text` or `selfGenerated`.
@@ -61,7 +73,8 @@ pub struct RunConfig {
     /// Resume from the newest checkpoint or the last finished layer in `runFolder`, if there is
     /// one. Default false.
     pub resume: bool,
-    /// Number of threads; 0 uses one per core. It never changes a result. Default 0.
+    /// Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.
+    #[serde(deserialize_with = "threads")]
     pub threads: usize,
     /// Add a record of the run to the report: losses, statistics of every matrix, and the effect of
     /// quantizing each layer alone. Default false.
@@ -125,7 +138,8 @@ pub struct EvaluateConfig {
     /// decoded weights, with nothing else quantized) or `auto` (integer for a quantized model).
     /// Default `auto`.
     pub arithmetic: ArithmeticConfig,
-    /// Number of threads; 0 uses one per core. It never changes a result. Default 0.
+    /// Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.
+    #[serde(deserialize_with = "threads")]
     pub threads: usize,
 }
 
@@ -199,8 +213,10 @@ pub struct GenerationConfig {
     /// all. Default 1.
     pub top_p: f32,
     /// Seed of the sampling; the same seed gives the same text. Default 0.
+    #[ts(type = "number | bigint")]
     pub seed: u64,
-    /// Number of threads; 0 uses one per core. It never changes a result. Default 0.
+    /// Number of threads, at most 1024; 0 uses one per core. It never changes a result. Default 0.
+    #[serde(deserialize_with = "threads")]
     pub threads: usize,
 }
 

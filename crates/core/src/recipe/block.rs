@@ -59,6 +59,7 @@ pub struct BlockConfig {
     /// What products are computed in; absent: what is fastest on this machine.
     pub arithmetic: Option<TrainArithmetic>,
     /// Seed of the order of the data and of the initial low-rank factors.
+    #[ts(type = "number | bigint")]
     pub seed: u64,
 }
 
@@ -153,6 +154,7 @@ pub struct BlockOptions {
     pub arithmetic: Option<TrainArithmetic>,
     /// Seed of the order of the data and of the initial low-rank factors; the same seed gives the
     /// same bytes. Default 0.
+    #[ts(type = "number | bigint")]
     pub seed: u64,
 }
 

@@ -118,6 +118,7 @@ pub struct TrainConfig {
     /// chunks that fit. Default 64 MiB.
     pub loss_bytes: usize,
     /// Seed of the order of the data; the same seed gives the same bytes. Default 0.
+    #[ts(type = "number | bigint")]
     pub seed: u64,
 }
 

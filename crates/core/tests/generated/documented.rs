@@ -38,7 +38,7 @@ pub struct Declarations {
 impl Declarations {
     /// Those of everything that crosses to JavaScript.
     pub fn all() -> Self {
-        // Sizes, steps and seeds stay far below 2^53, and JSON has no other numbers.
+        // Sizes and steps stay far below 2^53; seeds, which may be larger, say so themselves.
         let config = Config::new().with_large_int("number");
         let mut all = Self { config, seen: vec![], by_name: BTreeMap::new() };
         all.add::<RecipeConfig>();
@@ -259,7 +259,7 @@ fn collect(all: &Declarations, of: &str, prefix: &str, defaults: &Value) -> Vec<
     for Field { name, of, doc, .. } in fields(all.declaration(of).expect("a declared type")) {
         let (path, default) = (format!("{prefix}{name}"), defaults[&name].clone());
         let kind = match of.as_str() {
-            "number" => Kind::Number,
+            "number" | "number | bigint" => Kind::Number,
             "boolean" => Kind::Boolean,
             "string" => Kind::Text,
             of => match all.choices(of) {
@@ -297,7 +297,7 @@ fn walk(all: &Declarations, owner: &str, prefix: &str, out: &mut Vec<Documented>
             element.strip_prefix("Partial<").and_then(|of| of.strip_suffix('>')).unwrap_or(element);
         let path = format!("{prefix}{name}{list}");
         let kind = match element {
-            "number" => Kind::Number,
+            "number" | "number | bigint" => Kind::Number,
             "boolean" => Kind::Boolean,
             tag if is_text(tag) => Kind::Choice(vec![tag.trim_matches('"').to_owned()]),
             _ => all.choices(element).map_or(Kind::Text, Kind::Choice),

@@ -23,7 +23,8 @@ fn capital(word: &str) -> String {
 pub fn functions(recipes: &[DocumentedRecipe]) -> String {
     let configs: String = recipes.iter().map(|recipe| format!("  {},\n", recipe.config)).collect();
     let mut text = format!(
-        "{HEADER}import type {{\n{configs}  Recipe,\n  TrainConfig,\n}} from './types.js'\n\n\
+        "{HEADER}import {{ recipeOptions }} from '../arguments.js'\n\
+         import type {{\n{configs}  Recipe,\n  TrainConfig,\n}} from './types.js'\n\n\
          /** A config in which every field may be left out. */\n\
          export type OptionsOf<Config> = {{\n  \
          [Name in keyof Config]?: Config[Name] extends object\n    ? Partial<Config[Name]>\n    \
@@ -56,7 +57,7 @@ pub fn functions(recipes: &[DocumentedRecipe]) -> String {
         let options = format!("{}Options", capital(&name));
         text += &format!(
             "{}  {name}: (options: {options} = {{}}): OfKind<'{kind}'> & {options} => ({{\n    \
-             kind: '{kind}',\n    ...options,\n  }}),\n",
+             kind: '{kind}',\n    ...recipeOptions(options),\n  }}),\n",
             comment(&recipe.summary)
         );
     }
