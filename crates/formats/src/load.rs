@@ -245,7 +245,7 @@ mod tests {
         for path in others {
             assert_eq!(hub_name(path), None, "{path}");
         }
-        let said = load(Path::new("no-such-owner/model")).err().expect("it is not there");
+        let said = load(Path::new("no-such-owner/model")).expect_err("it is not there");
         assert_eq!(said.code(), "ERR_IO");
         assert!(said.to_string().contains("hf download no-such-owner/model --local-dir model"));
     }

@@ -448,7 +448,7 @@ fn a_number_that_is_not_finite_ends_the_step_before_the_update() {
 #[test]
 fn no_step_in_order_is_refused() {
     let steps = std::env::var("HALFSTEP_STEPS").map_or(500, |n| n.parse().expect("a number"));
-    let (cpu, case, calibration) = (Cpu::new(&Pool::new(1)), &cases()[0], batch(9));
+    let (cpu, case, calibration) = (Cpu::<f32>::new(&Pool::new(1)), &cases()[0], batch(9));
     let (trains, config) = (case.trains, &case.config);
     let trained =
         Trainer::new(&model(), None, &case.recipe, trains, config, steps, &calibration, cpu);

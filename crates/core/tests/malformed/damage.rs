@@ -13,6 +13,9 @@ use halfstep_formats::write::{FileFormat, to_bytes};
 use halfstep_formats::{Tokenizer, config};
 use halfstep_kernels::{Granularity, QuantSpec, ScaleCodec};
 
+/// Reads a file whole.
+type Reader = dyn Fn(&[u8]) -> halfstep::Result<()>;
+
 /// A valid file.
 struct Valid {
     format: &'static str,
@@ -23,7 +26,7 @@ struct Valid {
     /// Whether a part of the file can be a file too.
     parts: bool,
     /// Reads the file; what is accepted is checked.
-    read: Box<dyn Fn(&[u8]) -> halfstep::Result<()>>,
+    read: Box<Reader>,
 }
 
 fn container() -> Vec<u8> {

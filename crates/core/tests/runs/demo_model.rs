@@ -261,7 +261,8 @@ fn every_target_writes_what_was_trained_and_reads_it_back() {
             let report = save(&model, &path.display().to_string()).expect("it passes its own gate");
             assert!(report.parity && report.bytes > 0);
             let reopened = load(&path.display().to_string()).expect("it loads");
-            halfstep::run::save::compare(&model, Model::clone(&reopened), &Pool::new(2)).expect("equal");
+            halfstep::run::save::compare(&model, Model::clone(&reopened), &Pool::new(2))
+                .expect("equal");
         }
     }
     assert_eq!(
@@ -298,7 +299,8 @@ fn two_and_three_bits_in_groups_pass_the_gate() {
             folder.join(format!("w{weights}g{group_size}.safetensors")).display().to_string();
         assert!(save(&small, &path).expect("it passes its own gate").parity);
         let reopened = load(&path).expect("it loads");
-        halfstep::run::save::compare(&small, Model::clone(&reopened), &Pool::new(2)).expect("equal");
+        halfstep::run::save::compare(&small, Model::clone(&reopened), &Pool::new(2))
+            .expect("equal");
         let bits = halfstep::nearest::bits_per_weight(&reopened);
         let stated = weights + (16.0 + weights) / group_size as f64;
         assert!((stated..stated + 0.03).contains(&bits), "{bits} of {stated} bits");
