@@ -45,7 +45,6 @@ const flags = [
   '-Cllvm-args=-sanitizer-coverage-inline-8bit-counters',
   '-Cllvm-args=-sanitizer-coverage-pc-table',
   '-Cllvm-args=-sanitizer-coverage-trace-compares',
-  '-Clink-dead-code',
 ].join(' ')
 await must(
   'cargo',

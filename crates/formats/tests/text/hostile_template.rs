@@ -484,7 +484,7 @@ fn limits_are_where_they_are_said_to_be() {
         ("macros in macros", macros(64), macros(65)),
         // The innermost and the outermost expression are levels too.
         ("brackets", brackets(63), brackets(64)),
-        ("steps", steps(300_000), steps(5_000_000)),
+        ("steps", steps(200_000), steps(5_000_000)),
     ];
     for (name, within, beyond) in cases {
         let result = rendered(within);
