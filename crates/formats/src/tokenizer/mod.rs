@@ -33,7 +33,9 @@ pub use vocabulary::{
 };
 
 use crate::error::{Error, Result};
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::MatchKind;
+use aho_corasick::automaton::Automaton;
+use aho_corasick::nfa::contiguous::NFA;
 use alphabet::ByteAlphabet;
 use byte_level::{ByteLevel, Words};
 use merge::Merger;
@@ -75,7 +77,7 @@ enum Model {
 
 /// Tokens that are found in a text as they are: leftmost first, then longest.
 struct Markers {
-    finder: Option<AhoCorasick>,
+    finder: Option<NFA>,
     ids: Vec<u32>,
     /// By place in `ids`: whether the marker takes the white space before and after it.
     strips: Vec<(bool, bool)>,
@@ -291,7 +293,7 @@ impl Engine {
             Model::Unigram(model, spaces) => Encoder::Unigram(model, spaces),
         };
         let mut done = 0;
-        for found in markers.finder.iter().flat_map(|f| f.find_iter(text)) {
+        for found in markers.finder.iter().flat_map(|f| f.try_find_iter(text.into())).flatten() {
             // White space that belongs to the marker before may hold the start of this one.
             if found.start() < done {
                 continue;
@@ -364,9 +366,8 @@ impl Markers {
         if ids.is_empty() {
             return Ok(Self { finder: None, ids, strips });
         }
-        let finder = AhoCorasick::builder()
+        let finder = NFA::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(texts.iter().map(|text| text.as_bytes()));
         Ok(Self {
             finder: Some(
