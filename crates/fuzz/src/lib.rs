@@ -14,8 +14,11 @@ use halfstep_formats::{Tokenizer, config};
 use std::collections::BTreeMap;
 
 /// Texts that a tokenizer splits: letters, digits, spaces, what is no letter, and long runs.
-const TEXTS: [&str; 3] =
-    ["The answer, they said, is 42 — naïve  \n\n  日本語 <s></s>", "aaaaaaaaaaaaaaaaaaaaaaaaa", "\u{0}\u{200d}\u{fe0f}"];
+const TEXTS: [&str; 3] = [
+    "The answer, they said, is 42 — naïve  \n\n  日本語 <s></s>",
+    "aaaaaaaaaaaaaaaaaaaaaaaaa",
+    "\u{0}\u{200d}\u{fe0f}",
+];
 
 /// The files that changes begin with.
 pub mod valid {
@@ -125,9 +128,13 @@ pub fn template(data: &[u8]) {
         Some(Input::File(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
         Some(Input::Changes(mut of)) => words::template(&mut of),
     };
-    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    let messages =
-        [message("system", "Be brief."), message("user", "Hello"), message("assistant", "Hi {{ 1 }}.")];
+    let message =
+        |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let messages = [
+        message("system", "Be brief."),
+        message("user", "Hello"),
+        message("assistant", "Hi {{ 1 }}."),
+    ];
     let _ = render(&source, &messages, true, "<s>", "</s>");
 }
 

@@ -10,7 +10,8 @@ fn main() -> std::io::Result<()> {
         eprintln!("usage: seeds <target> <folder>");
         std::process::exit(2);
     };
-    let template: &[u8] = b"{% for m in messages %}<|{{ m.role }}|>{{ m['content'] | trim }}{% endfor %}\
+    let template: &[u8] =
+        b"{% for m in messages %}<|{{ m.role }}|>{{ m['content'] | trim }}{% endfor %}\
         {% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
     let file = match &target[..] {
         "gguf" => valid::GGUF,
@@ -30,7 +31,8 @@ fn main() -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     std::fs::write(folder.join("valid"), [b"\0", file].concat())?;
     for seed in 0..64u8 {
-        let changes: Vec<u8> = (0..32).map(|i: u8| i.wrapping_mul(37).wrapping_add(seed * 11)).collect();
+        let changes: Vec<u8> =
+            (0..32).map(|i: u8| i.wrapping_mul(37).wrapping_add(seed * 11)).collect();
         std::fs::write(folder.join(format!("changes-{seed}")), [&b"\x01"[..], &changes].concat())?;
     }
     Ok(())
