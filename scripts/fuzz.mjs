@@ -8,7 +8,7 @@
 // A corpus begins with valid files and grows in target/fuzz/corpus; what breaks a target is kept in
 // target/fuzz/faults. An input may take 1 s (--timeout) and 256 MiB. libFuzzer needs a C++ compiler.
 // With cargo-fuzz and a nightly toolchain: cargo fuzz run --fuzz-dir crates/fuzz <target>.
-import { mkdirSync, readdirSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -25,6 +25,23 @@ const { values } = parseArgs({
 const MEMORY_MIB = 256
 /** Bytes of the longest input, but for the two formats whose valid file is longer. */
 const LONGEST = { gguf: 1 << 18, safetensors: 1 << 17, default: 1 << 14 }
+
+const TEMPLATE =
+  "{% for m in messages %}<|{{ m.role }}|>{{ m['content'] | trim }}{% endfor %}" +
+  "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+const CONVERSATION = '{"messages": [{"role": "user", "content": "Hello"}]}\n'
+const golden = (path) => readFileSync(join(root, 'test/golden', path))
+/** A valid file of each target. */
+const VALID = {
+  config: () => golden('arch/qwen2/config.json'),
+  documents: () => Buffer.from(CONVERSATION.repeat(3)),
+  gguf: () => golden('arch/gguf/qwen2.gguf'),
+  manifest: () => Buffer.from('{"format": 2}'),
+  safetensors: () => golden('arch/qwen2/model.safetensors'),
+  sentence_piece: () => golden('tokenizers/pieces-bpe/tokenizer.model'),
+  template: () => Buffer.from(TEMPLATE),
+  tokenizer: () => golden('arch/qwen2/tokenizer.json'),
+}
 
 const crate = join(root, 'crates/fuzz')
 const folder = join(root, 'target/fuzz')
@@ -56,8 +73,13 @@ const program = (name) => join(folder, host, 'release', name)
 /** Fuzzes one target. */
 async function fuzz(target) {
   const [corpus, faults] = ['corpus', 'faults'].map((kind) => join(folder, kind, target))
-  mkdirSync(faults, { recursive: true })
-  await must(program('seeds'), [target, corpus], { quiet: true })
+  for (const made of [corpus, faults]) mkdirSync(made, { recursive: true })
+  // The first byte says how the rest is read: as a file, or as changes of a valid one.
+  writeFileSync(join(corpus, 'valid'), Buffer.concat([Buffer.from([0]), VALID[target]()]))
+  for (let seed = 0; seed < 64; seed++) {
+    const changes = Uint8Array.from({ length: 33 }, (_, i) => (i === 0 ? 1 : i * 37 + seed * 11))
+    writeFileSync(join(corpus, `changes-${seed}`), changes)
+  }
   const limit = values.inputs ? `-runs=${values.inputs}` : `-max_total_time=${values.seconds}`
   const { code, output } = await run(
     program(target),

@@ -476,7 +476,12 @@ fn limits_are_where_they_are_said_to_be() {
             "{{% set x = 'x' * 4194304 %}}{{% for i in range(4) %}}{{{{ x }}}}{{% endfor %}}{end}"
         )
     };
-    let steps = |count: usize| format!("{{% for i in range({count}) %}}{{% endfor %}}x");
+    let steps = |side: usize| {
+        format!(
+            "{{% set r = range({side}) %}}{{% for a in r %}}{{% for b in r %}}{{% endfor %}}\
+             {{% endfor %}}x"
+        )
+    };
     let cases = [
         ("source", "x".repeat(256 << 10), "x".repeat((256 << 10) + 1)),
         ("output", output(""), output("x")),
@@ -484,7 +489,7 @@ fn limits_are_where_they_are_said_to_be() {
         ("macros in macros", macros(64), macros(65)),
         // The innermost and the outermost expression are levels too.
         ("brackets", brackets(63), brackets(64)),
-        ("steps", steps(200_000), steps(5_000_000)),
+        ("steps", steps(500), steps(3000)),
     ];
     for (name, within, beyond) in cases {
         let result = rendered(within);
