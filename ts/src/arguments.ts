@@ -109,7 +109,7 @@ function isPlain(value: unknown): value is Record<string, unknown> {
 
 /**
  * JSON of data, as `JSON.stringify` writes it, but with an error for everything that it would
- * change or leave out: numbers that are not finite, whole numbers that JavaScript does not hold
+ * change or leave out: NaN and infinities, whole numbers that JavaScript does not hold
  * exactly, lone surrogates, functions, holes in lists, objects that are more than their fields. A
  * BigInt is written as the whole number it is. `name` stands in errors for the whole.
  */

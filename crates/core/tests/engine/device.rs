@@ -1,6 +1,7 @@
 //! The seam for other devices (docs/decisions/0019-device.md): a device whose buffers nobody but
 //! itself can open trains to the same bits as the CPU, every operation of the list is needed, and
-//! one that fails ends the step and changes nothing, nor does a number that is not finite. Whole stages are in `device/stages.rs`.
+//! one that fails ends the step and changes nothing, and so does a NaN or infinity. Whole stages are
+//! in `device/stages.rs`.
 
 use crate::every_field::delta_rule;
 use crate::random_model::random_model;

@@ -179,7 +179,7 @@ Every failure is a `HalfstepError` with a stable `code`, its fields in `details`
 `message`, which names the thing (a file, an option), the place (a byte, a tensor, a line) and, where
 there is one, what would work. The command line prints `error <code>: <message>` on stderr and ends
 with exit code 1; wrong usage ends with 2, an interrupted run with 130. `halfstep explain <code>`
-prints what stands here. A panic, an abort or a hang is not an error but a bug:
+prints what stands here. A panic, an abort or a hang is always a bug:
 [SECURITY.md](../SECURITY.md) says how to report it.
 
 ## The commonest mistakes
